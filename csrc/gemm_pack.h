@@ -1,0 +1,73 @@
+// Packing of plain strided matrices for gemm_loops.h.
+#pragma once
+#include "gemm_loops.h"
+
+namespace dlcore {
+namespace DL_ISA {
+
+// out[k*width + i] = p[i*stride + k], n <= width lines contiguous in k; zero for n <= i < width.
+template <class T>
+DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int width) {
+  constexpr int W = lanes<T>;
+  for (int i0 = 0; i0 < width; i0 += W) {
+    Index k = 0;
+    const int some = larger(0, smaller(W, n - i0)), fit = smaller(W, width - i0);
+    for (; some > 0 && k + W <= kc; k += W) {
+      vec<T> square[W];
+      static_for<W>([&](auto j)
+                        DL_INLINE_LAMBDA { square[j] = j < some ? load(p + (i0 + j) * stride + k) : vec<T>{}; });
+      transpose<T>(square);
+      T* to = out + k * width + i0;
+      if (fit == W) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
+      else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
+    }
+    for (; k < kc; ++k)
+      for (int i = 0; i < fit; ++i) out[k * width + i0 + i] = i < some ? p[(i0 + i) * stride + k] : T(0);
+  }
+}
+
+// out[k*width + i] = p[k*stride + i], i < n contiguous; zero for n <= i < width.
+template <class T>
+DL_INLINE void pack_slices(const T* p, Index stride, int n, Index kc, T* out, int width) {
+  constexpr int W = lanes<T>;
+  if (n == 2 * W && width == 2 * W) {
+    for (Index k = 0; k < kc; ++k) {
+      store(out + k * 2 * W, load(p + k * stride));
+      store(out + k * 2 * W + W, load(p + k * stride + W));
+    }
+    return;
+  }
+  for (Index k = 0; k < kc; ++k)
+    for (int i0 = 0; i0 < width; i0 += W)
+      store(out + k * width + i0, load(p + k * stride + i0, larger(0, smaller(W, n - i0))), smaller(W, width - i0));
+}
+
+// out[k*width + i] = p[i*line_stride + k*k_stride]
+template <class T>
+DL_INLINE void pack_panel(const T* p, Index line_stride, Index k_stride, int n, Index kc, T* out, int width) {
+  if (k_stride == 1) return pack_lines(p, line_stride, n, kc, out, width);
+  if (line_stride == 1) return pack_slices(p, k_stride, n, kc, out, width);
+  for (Index k = 0; k < kc; ++k)
+    for (int i = 0; i < width; ++i) out[k * width + i] = i < n ? p[i * line_stride + k * k_stride] : T(0);
+}
+
+template <class T>
+struct PackRows {  // a matrix as operand A
+  const T* p;
+  Index row, col;
+  void pack(Index m0, int rows, Index k0, Index kc, T* out) const {
+    pack_panel(p + m0 * row + k0 * col, row, col, rows, kc, out, rows);
+  }
+};
+
+template <class T>
+struct PackColumns {  // a matrix as operand B
+  const T* p;
+  Index row, col;
+  void pack(Index n0, int cols, Index k0, Index kc, T* out) const {
+    pack_panel(p + k0 * row + n0 * col, col, row, cols, kc, out, Tiling<T>::NR);
+  }
+};
+
+}  // namespace DL_ISA
+}  // namespace dlcore

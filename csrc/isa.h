@@ -1,0 +1,28 @@
+// Which instruction set runs, and what it offers. Each kernel family is one .cpp compiled once per instruction set into
+// namespace dlcore::<isa>; csrc/README.md says how to add one.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "gemm.h"
+#include "vmath.h"
+
+// The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
+#define DL_FAMILIES(X) \
+  X(gemm)              \
+  X(vmath)
+
+namespace dlcore {
+
+struct Kernels {
+  GemmKernels gemm;
+  VmathKernels vmath;
+};
+
+const Kernels& kernels();  // of the instruction set in use
+
+const char* isa();
+std::vector<std::string> available_isas();  // on this machine, best first
+bool set_isa(const std::string& name);      // false: not available. Not during a computation.
+
+}  // namespace dlcore

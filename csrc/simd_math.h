@@ -1,0 +1,111 @@
+// exp, log, tanh, sigmoid, erf and gelu of vectors. float: within 4 ulp everywhere, and right at infinities, NaN and
+// denormals; polynomials are least-maximum fits. double: the C library's, lane by lane.
+#pragma once
+#include "simd.h"
+
+extern "C" {  // <cmath> would bring shared templates along
+double exp(double);
+double log(double);
+double tanh(double);
+double erf(double);
+}
+
+namespace dlcore {
+namespace DL_ISA {
+
+typedef int32_t vec_i32 __attribute__((vector_size(kVectorBytes)));
+using vec_f32 = vec<float>;
+
+// c[0] + x c[1] + x^2 c[2] + ...
+template <int N>
+DL_INLINE vec_f32 polynomial(vec_f32 x, const float (&c)[N]) {
+  vec_f32 y = broadcast(c[N - 1]);
+  static_for<N - 1>([&](auto i) DL_INLINE_LAMBDA { y = fma(y, x, broadcast(c[N - 2 - i])); });
+  return y;
+}
+
+DL_INLINE vec_f32 abs(vec_f32 x) { return (vec_f32)((vec_i32)x & 0x7fffffff); }
+DL_INLINE vec_f32 copysign(vec_f32 x, vec_f32 sign) {
+  return (vec_f32)(((vec_i32)x & 0x7fffffff) | ((vec_i32)sign & ~0x7fffffff));
+}
+DL_INLINE vec_f32 power_of_two(vec_i32 n) { return (vec_f32)((n + 127) << 23); }  // -126 <= n <= 127
+
+// ln 2 as a short float (its product with an exponent is exact) and the rest
+inline constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.4286068203094173e-06f;
+
+// x = n ln 2 + r, |r| <= ln 2 / 2; the power of two is applied in halves, so that results may be denormal.
+DL_INLINE vec_f32 exp(vec_f32 x) {
+  x = max(broadcast(-110.f), min(broadcast(100.f), x));
+  const vec_f32 magic = broadcast(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vec_f32 shifted = fma(x, broadcast(1.44269504f), magic);
+  const vec_f32 n = shifted - magic;
+  const vec_f32 r = fma(n, broadcast(-kLn2Low), fma(n, broadcast(-kLn2High), x));
+  const vec_f32 p = polynomial(r, {0.49999994f, 0.1666652f, 0.041668393f, 0.008368781f, 0.0013814467f});
+  const vec_f32 e = fma(r * r, p, r) + 1.f;
+  const vec_i32 exponent = (vec_i32)shifted - (vec_i32)magic, half = exponent >> 1;
+  return e * power_of_two(half) * power_of_two(exponent - half);
+}
+
+// x = 2^n (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
+DL_INLINE vec_f32 log(vec_f32 x) {
+  const auto denormal = x < 1.17549435e-38f;
+  const vec_i32 bits = (vec_i32)(denormal ? x * 8388608.f : x);
+  const vec_i32 shifted = bits - 0x3f3504f3;  // the bits of sqrt(1/2)
+  const vec_i32 exponent = shifted >> 23;
+  const vec_f32 n = __builtin_convertvector(exponent, vec_f32) - (denormal ? broadcast(23.f) : vec_f32{});
+  const vec_f32 f = (vec_f32)(bits - (exponent << 23)) - 1.f;
+  const vec_f32 p = polynomial(f, {0.33333313f, -0.2500001f, 0.20002119f, -0.16667996f, 0.14219552f, -0.12405589f,
+                                   0.11888163f, -0.11675651f, 0.067466386f});
+  const vec_f32 tail = fma(f * f, fma(p, f, broadcast(-0.5f)), n * kLn2Low);
+  const vec_f32 y = fma(n, broadcast(kLn2High), f + tail);
+  const vec_f32 infinity = broadcast(__builtin_inff());
+  const vec_f32 special = x == 0.f ? -infinity : x == infinity ? x : broadcast(__builtin_nanf(""));
+  return (x > 0.f) & (x < infinity) ? y : special;
+}
+
+DL_INLINE vec_f32 tanh(vec_f32 x) {
+  const vec_f32 a = abs(x), z = x * x;
+  const vec_f32 p = polynomial(z, {-0.3333328f, 0.13331442f, -0.053739715f, 0.020639086f, -0.0057049864f});
+  const vec_f32 large = copysign(1.f - 2.f / (exp(a + a) + 1.f), x);
+  return a < 0.625f ? fma(p * z, x, x) : large;
+}
+
+DL_INLINE vec_f32 sigmoid(vec_f32 x) {
+  const vec_f32 e = exp(-abs(x));
+  return (x < 0.f ? e : broadcast(1.f)) / (1.f + e);
+}
+
+// Odd polynomial near 0; beyond, 1 - exp(-q(|x|)) with q fitted to -ln erfc.
+DL_INLINE vec_f32 erf(vec_f32 x) {
+  const vec_f32 a = min(broadcast(4.f), abs(x)), z = x * x;
+  const vec_f32 p =
+      polynomial(z, {0.12837915f, -0.37612534f, 0.1128223f, -0.026781958f, 0.0050162286f, -0.0006111294f});
+  const vec_f32 q = polynomial(a, {-0.00017055093f, 1.1294951f, 0.6333867f, 0.1082366f, -0.025091486f, 0.004160523f,
+                                   -0.00043230213f, 2.0909474e-05f});
+  return a < 0.9f ? fma(p, x, x) : copysign(1.f - exp(-q), x);
+}
+
+template <class F>
+DL_INLINE vec<double> lane_by_lane(vec<double> x, const F& f) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = f(x[i]);
+  return x;
+}
+DL_INLINE vec<double> exp(vec<double> x) { return lane_by_lane(x, ::exp); }
+DL_INLINE vec<double> log(vec<double> x) { return lane_by_lane(x, ::log); }
+DL_INLINE vec<double> tanh(vec<double> x) { return lane_by_lane(x, ::tanh); }
+DL_INLINE vec<double> erf(vec<double> x) { return lane_by_lane(x, ::erf); }
+DL_INLINE vec<double> sigmoid(vec<double> x) {
+  return lane_by_lane(x, [](double v) {
+    const double e = ::exp(v < 0 ? v : -v);
+    return (v < 0 ? e : 1.0) / (1.0 + e);
+  });
+}
+
+// x Phi(x), with the normal distribution's exact Phi (Hendrycks and Gimpel, arXiv:1606.08415)
+template <class T>
+DL_INLINE vec<T> gelu(vec<T> x) {
+  return T(0.5) * x * (T(1) + erf(x * T(0.70710678118654752440)));
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

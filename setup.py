@@ -1,0 +1,174 @@
+"""Build of the native extension `dlcore._C`; everything else about the package is in pyproject.toml.
+
+Environment:
+    DLCORE_BUILD=require|never  fail when there is no compiler | do not build the extension
+    DLCORE_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread")
+"""
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+
+# Sources compiled once. Every other csrc/*.cpp is a kernel family, compiled once per instruction set.
+ONCE = ("bind", "isa", "memory", "parallel")
+
+FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
+FLAGS += [
+    "-Wall",
+    "-Wextra",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+    "-pthread",
+]  # the last warning: in GCC's own headers
+
+X86_FLAGS = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512dq",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mfma",
+        "-mf16c",
+        "-mavx2",
+        "-mprefer-vector-width=512",
+    ],
+}
+ISA_FLAGS = {"baseline": []} | (X86_FLAGS if platform.machine().lower() in ("x86_64", "amd64") else {})
+
+PROBE = "typedef float vec __attribute__((vector_size(16)));\ntemplate <class T> inline constexpr T zero = T{};\n"
+NO_COMPILER = "no C++17 compiler found"
+NO_HEADERS = "Python's C headers not found (Debian: python3-dev)"
+CONSEQUENCE = "the native `cpu` backend is not built, the pure NumPy backend will be used"
+
+
+def sanitizer_flags():
+    names = os.environ.get("DLCORE_SANITIZE")
+    return [f"-fsanitize={names}", "-fno-omit-frame-pointer"] if names else []
+
+
+class BuildExtension(build_ext):
+    """Compile each kernel family once per instruction set, link all into one module."""
+
+    def run(self):
+        self._absent = False
+        super().run()
+
+    def build_extension(self, ext):
+        missing = self._what_is_missing()
+        if missing is None:
+            self._link(ext, self._compile_all(ext))
+        elif os.environ.get("DLCORE_BUILD") == "require":
+            raise CompileError(f"dlcore: {missing}, and DLCORE_BUILD=require")
+        else:
+            self._absent = True
+            print(f"dlcore: {missing}; {CONSEQUENCE}", file=sys.stderr)
+
+    def copy_extensions_to_source(self):
+        if not self._absent:
+            super().copy_extensions_to_source()
+
+    def get_outputs(self):
+        return [] if getattr(self, "_absent", False) else super().get_outputs()
+
+    def get_output_mapping(self):
+        return {} if getattr(self, "_absent", False) else super().get_output_mapping()
+
+    def _what_is_missing(self):
+        if not self._compiles(PROBE):
+            return NO_COMPILER
+        if not self._compiles("#include <Python.h>\n"):
+            return NO_HEADERS
+        return None
+
+    def _compiles(self, code):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.cpp")
+            source.write_text(code)
+            silence = os.dup(2)
+            with open(os.devnull, "w") as null:
+                os.dup2(null.fileno(), 2)
+            try:
+                self.compiler.compile(
+                    [str(source)], output_dir=folder, include_dirs=self.include_dirs, extra_postargs=["-std=c++17"]
+                )
+            except (CompileError, OSError):
+                return False
+            finally:
+                os.dup2(silence, 2)
+                os.close(silence)
+            return True
+
+    def _compile_all(self, ext):
+        jobs = [
+            (source, isa)
+            for source in ext.sources
+            for isa in (["baseline"] if Path(source).stem in ONCE else ISA_FLAGS)
+        ]
+        jobs.sort(key=lambda job: -Path(job[0]).stat().st_size)  # the longest first
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return [obj for objects in pool.map(lambda job: self._compile(ext, *job), jobs) for obj in objects]
+
+    def _compile(self, ext, source, isa):
+        debug = ["-g"] if sanitizer_flags() else ["-g0"]
+        return self.compiler.compile(
+            [source],
+            output_dir=os.path.join(self.build_temp, isa),
+            macros=[("DL_ISA", isa), *ext.define_macros],
+            include_dirs=ext.include_dirs,
+            extra_postargs=FLAGS + debug + sanitizer_flags() + ISA_FLAGS[isa],
+        )
+
+    def _link(self, ext, objects):
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=["-pthread", *sanitizer_flags()],
+            build_temp=self.build_temp,
+            target_lang="c++",
+        )
+
+
+class BuildPackage(build_py):
+    """Carry the top-level `kernels/` inside a wheel, as `dlcore/kernels/`."""
+
+    def run(self):
+        super().run()
+        if (ROOT / "kernels").is_dir() and not self.editable_mode:
+            shutil.copytree(ROOT / "kernels", Path(self.build_lib, "dlcore", "kernels"), dirs_exist_ok=True)
+
+
+def version():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def extensions():
+    if os.environ.get("DLCORE_BUILD") == "never":
+        return []
+    import pybind11
+
+    return [
+        Extension(
+            "dlcore._C",
+            sources=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.cpp")),
+            depends=sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").glob("*.h")),
+            include_dirs=[pybind11.get_include()],
+            define_macros=[("DL_VERSION", f'"{version()}"')],
+            language="c++",
+        )
+    ]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtension, "build_py": BuildPackage})
