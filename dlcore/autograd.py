@@ -1,0 +1,416 @@
+"""Reverse-mode differentiation: a tape of nodes and the engine that walks it.
+
+A node keeps only the arrays that its op's vjp names. Nodes run in reverse order of creation from a heap, so depth is
+not limited by recursion. Un-broadcasting and the cast back to an operand's dtype happen here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dlcore import dtypes
+from dlcore.errors import GraphError
+from dlcore.op import OPS, GradientRule, Op, flat_gradients
+from dlcore.tensor import Tensor
+
+if TYPE_CHECKING:
+    from dlcore.dispatch import Backend, Plan
+    from dlcore.signature import Shape
+
+Edge = Any  # None, a leaf Tensor, or (Node, output index)
+Leaves = dict[int, tuple[Tensor, Tensor]]
+
+
+class _Mode(threading.local):
+    enabled = True
+    recomputing = False
+
+
+mode = _Mode()
+_sequence = itertools.count()
+
+
+class Node:
+    """One recorded call."""
+
+    __slots__ = (
+        "__weakref__", "attrs", "backend", "edges", "inputs", "op", "outputs", "plan", "rules", "sequence", "versions"
+    )  # fmt: skip
+
+    op: Op
+    plan: Plan
+    attrs: Mapping[str, Any]
+    backend: Backend
+    edges: Sequence[Edge]
+    rules: Sequence[GradientRule]
+    inputs: dict[int, Any] | None  # saved operands; None once the graph is freed
+    versions: dict[int, int]  # their versions when they were saved
+    outputs: dict[int, Any]  # saved results
+    sequence: int
+
+    def gradients(self, grads: list[Tensor | None]) -> Sequence[Tensor | None]:
+        """Gradients of the operands for gradients of the outputs."""
+        if self.inputs is None:
+            raise GraphError(
+                f"{self.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
+            )
+        self._check_versions()
+        found: list[Tensor | None] = [None] * len(self.edges)
+        for rule in self.rules:
+            result = rule.fn(*[self._value(source, key, grads) for source, key in rule.needs])
+            if rule.operand is None:
+                return flat_gradients(result, len(self.edges))
+            found[rule.operand] = result
+        return found
+
+    def _check_versions(self) -> None:
+        assert self.inputs is not None
+        for i, version in self.versions.items():
+            if self.inputs[i].version != version:
+                raise GraphError(
+                    f"{self.op.name}: operand {self.op.signature.operand(i).name} was overwritten in place after the "
+                    "forward pass; run forward again, or overwrite after backward()"
+                )
+
+    def _value(self, source: str, key: Any, grads: list[Tensor | None]) -> Any:
+        if source == "grad":
+            grad = grads[key]
+            return self._zeros(key) if grad is None else grad
+        if source == "output":
+            return Tensor._wrap(self.outputs[key], self.backend, self, key)
+        if source == "attr":
+            return self.attrs[key]
+        if source == "needs":
+            return tuple(e is not None for e in self.edges)
+        positions = _positions(self.op, key, len(self.edges))
+        values = tuple([self._operand(source, i) for i in positions])
+        return values if self.op.signature.variadic and key == self.op.arity else values[0]
+
+    def _operand(self, source: str, index: int) -> Any:
+        if source == "input":
+            return self.inputs[index]  # type: ignore[index]
+        meta = self.plan.operands[index]
+        return None if meta is None else meta[source == "_dtype"]
+
+    def _zeros(self, index: int) -> Tensor:
+        shape, dtype = self.plan.outputs[index]
+        return Tensor._wrap(self.backend.full(shape, 0, dtype), self.backend)
+
+    def release(self) -> None:
+        """Forget saved arrays and the way back."""
+        self.inputs = None
+        self.outputs = self.versions = {}
+        self.edges = self.rules = ()
+
+
+class _Saves(NamedTuple):
+    """What a node keeps when a certain set of operands wants gradients."""
+
+    rules: list[GradientRule]
+    inputs: list[int]
+    outputs: list[int]
+
+
+def record(
+    op: Op, plan: Plan, backend: Backend, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any
+) -> Any:
+    """Wrap the result of an op, with a node behind it when a gradient can flow."""
+    edges: list[Edge] = []
+    for x, ok in zip(operands, plan.differentiable, strict=True):
+        flows = ok and isinstance(x, Tensor) and x.requires_grad
+        edges.append(_edge(x) if flows else None)
+    wanted = tuple([e is not None for e in edges])
+    saves = plan.saves.get(wanted)
+    if saves is None:
+        saves = plan.saves[wanted] = _what_to_save(op, wanted)
+    several = type(result) is tuple
+    arrays = result if several else (result,)
+    node = _new_node(op, plan, backend, operands, attrs, edges, arrays, saves) if saves.rules else None
+    wrapped = [
+        Tensor._wrap(array, backend, node if dtypes.kind(array.dtype) == "float" else None, i)
+        for i, array in enumerate(arrays)
+    ]
+    if op.view and isinstance(operands[0], Tensor):
+        wrapped[0]._share_version(operands[0])
+    return tuple(wrapped) if several else wrapped[0]
+
+
+def _new_node(
+    op: Op,
+    plan: Plan,
+    backend: Backend,
+    operands: tuple[Any, ...],
+    attrs: Mapping[str, Any],
+    edges: list[Edge],
+    arrays: tuple[Any, ...],
+    saves: _Saves,
+) -> Node:
+    node = Node()
+    node.op, node.plan, node.attrs, node.backend, node.edges = op, plan, attrs, backend, edges
+    node.rules = saves.rules
+    node.inputs = {i: operands[i] for i in saves.inputs}
+    node.versions = {
+        i: x.version
+        for i, x in node.inputs.items()
+        if isinstance(x, Tensor) and (x._node is None or x._base is not None)
+    }
+    node.outputs = {i: arrays[i] for i in saves.outputs}
+    node.sequence = next(_sequence)
+    return node
+
+
+def _edge(x: Tensor) -> Edge:
+    return x if x._node is None else (x._node, x._index)
+
+
+def _what_to_save(op: Op, wanted: tuple[bool, ...]) -> _Saves:
+    rules = [r for r in op.gradient_rules if (any(wanted) if r.operand is None else wanted[r.operand])]
+    inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, len(wanted))}
+    return _Saves(rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
+
+
+def _positions(op: Op, index: int, count: int) -> Sequence[int]:
+    """Call positions of a signature's operand: one, or all that remain for a variadic one."""
+    return range(index, count) if op.signature.variadic and index == op.arity else (index,)
+
+
+class _Recompute:
+    """Stands in a node's place: runs a function again and splices its graph in (see `checkpoint`)."""
+
+    __slots__ = ("__weakref__", "count", "rerun", "sequence")
+
+    def __init__(self, rerun: Callable[[], tuple[Tensor, ...]], count: int) -> None:
+        self.rerun: Callable[[], tuple[Tensor, ...]] | None = rerun
+        self.count = count
+        self.sequence = next(_sequence)
+
+    def release(self) -> None:
+        self.rerun = None
+
+
+class _Engine:
+    """One backward pass."""
+
+    def __init__(self, retain_graph: bool, targets: Sequence[Tensor] | None) -> None:
+        self.retain = retain_graph
+        self.heap: list[tuple[int, Any]] = []
+        self.pending: dict[Any, list[Tensor | None]] = {}
+        self.leaves: Leaves = {}
+        self.wanted = {(t._node, t._index): t for t in targets or () if t._node is not None}
+        self.found: dict[Any, Tensor] = {}
+
+    def send(self, edge: Edge, grad: Tensor) -> None:
+        """Add a gradient to a leaf or to an output of a node."""
+        if isinstance(edge, Tensor):
+            known = self.leaves.get(id(edge))
+            self.leaves[id(edge)] = (edge, grad if known is None else _add(known[1], grad))
+            return
+        node, index = edge
+        slots = self.pending.get(node)
+        if slots is None:
+            slots = self.pending[node] = [None] * (len(node.plan.outputs) if isinstance(node, Node) else node.count)
+            heapq.heappush(self.heap, (-node.sequence, node))
+        known_grad = slots[index]
+        slots[index] = grad if known_grad is None else _add(known_grad, grad)
+
+    def run(self) -> None:
+        """Visit nodes, latest first, until no gradient is pending."""
+        while self.heap:
+            _, node = heapq.heappop(self.heap)
+            grads = self.pending.pop(node)
+            if self.wanted:
+                self.found |= {(node, i): g for i, g in enumerate(grads) if g is not None and (node, i) in self.wanted}
+            if isinstance(node, _Recompute):
+                self._splice(node, grads)
+            else:
+                self._visit(node, grads)
+            if not self.retain:
+                node.release()
+
+    def _visit(self, node: Node, grads: list[Tensor | None]) -> None:
+        for edge, meta, grad in zip(node.edges, node.plan.operands, node.gradients(grads), strict=False):
+            if edge is not None and grad is not None and meta is not None:
+                self.send(edge, _fit(grad, *meta))
+
+    def _splice(self, node: _Recompute, grads: list[Tensor | None]) -> None:
+        if node.rerun is None:
+            raise GraphError("checkpoint: the graph was freed by an earlier backward(); pass retain_graph=True")
+        for output, grad in zip(node.rerun(), grads, strict=True):
+            if grad is not None and output.requires_grad:
+                self.send(_edge(output), grad)
+
+
+def _add(a: Tensor, b: Tensor) -> Tensor:
+    total: Tensor = OPS["add"](a, b)
+    return total
+
+
+def _fit(grad: Tensor, shape: Shape, dtype: Any) -> Tensor:
+    """Sum a gradient over broadcast axes and cast it to the operand's dtype."""
+    if grad.shape != shape:
+        grad = OPS["sum_to"](grad, shape=shape)
+    return grad if grad.dtype == dtype else OPS["astype"](grad, dtype=dtype)
+
+
+def _run(
+    outputs: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    targets: Sequence[Tensor] | None,
+    retain_graph: bool,
+    create_graph: bool,
+) -> _Engine:
+    engine = _Engine(retain_graph or create_graph, targets)
+    with grad_mode(create_graph):
+        for output, grad in zip(outputs, grads, strict=True):
+            engine.send(_edge(output), _seed(output, grad))
+        engine.run()
+    return engine
+
+
+def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
+    if not output.requires_grad:
+        raise GraphError("backward: the tensor was not computed from any tensor that requires a gradient")
+    if grad is None:
+        if output.size != 1:
+            raise GraphError(f"backward: only a scalar has an implicit gradient; got shape {output.shape}, pass one")
+        return Tensor._wrap(output._backend.full(output.shape, 1, output.dtype), output._backend)
+    if grad.shape != output.shape:
+        raise GraphError(f"backward: gradient of shape {grad.shape} for an output of shape {output.shape}")
+    return grad
+
+
+def backward(
+    output: Tensor, grad: Tensor | None = None, *, retain_graph: bool = False, create_graph: bool = False
+) -> None:
+    """Add d(output)/d(leaf) to the `.grad` of every leaf that requires it.
+
+    grad: gradient of the output, of its shape; may be left out for a scalar.
+    retain_graph: keep the graph for another pass. create_graph: record the pass itself (for higher derivatives).
+    Raises GraphError when there is no graph, it was freed, or a saved operand was overwritten.
+    """
+    engine = _run([output], [grad], None, retain_graph, create_graph)
+    for leaf, found in engine.leaves.values():
+        with grad_mode(create_graph):
+            leaf.grad = found if leaf.grad is None else _add(leaf.grad, found)
+
+
+def gradients(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    grads: Sequence[Tensor | None] | None = None,
+    *,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """Gradients of `outputs` with respect to `inputs`, leaves or not; None where there is no path. No `.grad` changes.
+
+    >>> x = dl.tensor([1.0, 2.0], requires_grad=True)
+    >>> gradients((x * x).sum(), [x])
+    [tensor([2., 4.])]
+    """
+    heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    engine = _run(heads, grads or [None] * len(heads), inputs, retain_graph, create_graph)
+    found: list[Tensor | None] = []
+    for x in inputs:
+        leaf = engine.leaves.get(id(x))
+        found.append((leaf[1] if leaf else None) if x._node is None else engine.found.get((x._node, x._index)))
+    return found
+
+
+def value_and_grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:
+    """Function that returns `f(...)` and its gradient with respect to the positional arguments `argnums`.
+
+    Raises GraphError where `f` does not return a scalar. Nested use gives higher derivatives.
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        picks = [argnums] if isinstance(argnums, int) else list(argnums)
+        inputs = list(args)
+        outer = mode.enabled and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+        with grad_mode(True):
+            for i in picks:
+                inputs[i] = args[i] if outer and args[i].requires_grad else args[i].detach(requires_grad=True)
+            value = f(*inputs, **kwargs)
+        found = gradients(value, [inputs[i] for i in picks], create_graph=outer)
+        filled = [_zeros_like(inputs[i]) if g is None else g for i, g in zip(picks, found, strict=True)]
+        return value, filled[0] if isinstance(argnums, int) else tuple(filled)
+
+    return wrapped
+
+
+def grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """Function that returns the gradient of a scalar function.
+
+    >>> grad(lambda x: (x ** 3).sum())(dl.tensor([2.0]))
+    tensor([12.])
+    """
+    both = value_and_grad(f, argnums)
+    return functools.wraps(f)(lambda *args, **kwargs: both(*args, **kwargs)[1])
+
+
+def _zeros_like(x: Tensor) -> Tensor:
+    return Tensor._wrap(x._backend.full(x.shape, 0, x.dtype), x._backend)
+
+
+@contextmanager
+def grad_mode(enabled: bool) -> Iterator[None]:
+    """Switch recording on or off in this thread inside a `with` block."""
+    before, mode.enabled = mode.enabled, enabled
+    try:
+        yield
+    finally:
+        mode.enabled = before
+
+
+def no_grad() -> Any:
+    """Context manager (and decorator) inside which nothing is recorded.
+
+    >>> with no_grad():
+    ...     y = model(x)
+    """
+    return grad_mode(False)
+
+
+def is_recomputing() -> bool:
+    """Whether a `checkpoint` is running its function a second time (running statistics must not move then)."""
+    return mode.recomputing
+
+
+def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run `f` without keeping its intermediate results; backward runs it again. Trades time for memory.
+
+    `f` returns a Tensor or a tuple of them. Random ops draw the same numbers both times.
+
+    >>> y = checkpoint(block, x)
+    """
+    from dlcore.random import preserved_state, state
+
+    if not mode.enabled:
+        return f(*args, **kwargs)
+    before = state()
+    with no_grad():
+        result = f(*args, **kwargs)
+    outputs = result if isinstance(result, tuple) else (result,)
+
+    def rerun() -> tuple[Tensor, ...]:
+        was, mode.recomputing = mode.recomputing, True
+        try:
+            with preserved_state(before), grad_mode(True):
+                again = f(*args, **kwargs)
+        finally:
+            mode.recomputing = was
+        return again if isinstance(again, tuple) else (again,)
+
+    node = _Recompute(rerun, len(outputs))
+    wrapped = tuple(
+        Tensor._wrap(o._array, o._backend, node if dtypes.kind(o.dtype) == "float" else None, i)
+        for i, o in enumerate(outputs)
+    )
+    return wrapped if isinstance(result, tuple) else wrapped[0]

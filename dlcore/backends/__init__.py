@@ -1,0 +1,1 @@
+"""Backends, one per file; each offers `load() -> Backend` and is imported when first used."""

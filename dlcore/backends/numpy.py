@@ -1,0 +1,72 @@
+"""The `numpy` backend: NumPy arrays and the ops' references. Needs no compiler; the definition of every op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dlcore import dtypes
+from dlcore.dispatch import Backend
+from dlcore.errors import DTypeError, ShapeError
+from dlcore.op import Op
+from dlcore.signature import Shape
+
+Array = np.ndarray[Any, Any]
+
+
+class NumpyBackend(Backend):
+    """Arrays in host memory, computed by NumPy."""
+
+    name = "numpy"
+    kernels = "numpy"
+    array_type = np.ndarray
+
+    def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
+        """NumPy array of `data`; Python floats become float32."""
+        if hasattr(data, "__dlpack__") and not isinstance(data, (np.ndarray, np.generic)):
+            data = np.from_dlpack(data)
+        try:
+            array = np.asarray(data)
+        except ValueError:
+            raise ShapeError("nested lists have unequal lengths") from None
+        if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
+            dtype = dtype or dtypes.DEFAULT_FLOAT
+        wanted = dtypes.dtype(array.dtype) if dtype is None else dtype
+        if array.dtype.kind in "OUSmMc":
+            raise DTypeError(f"cannot make a tensor of {array.dtype} data")
+        return np.array(array, dtype=wanted, copy=copy)
+
+    def to_numpy(self, array: Array) -> Array:
+        """The array itself."""
+        return array
+
+    def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
+        """New filled array."""
+        return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
+
+    def cast(self, array: Any, dtype: Any) -> Array:
+        """Array or Python scalar in `dtype`."""
+        return np.asarray(array, dtype)
+
+    def reference(self, op: Op) -> Callable[..., Any]:
+        """The reference over NumPy, with 16-bit floats widened to float32 while it computes."""
+        run = op.reference
+
+        def call(*arrays: Any, **attrs: Any) -> Any:
+            with np.errstate(all="ignore"):
+                return run(np, *[_widened(a) for a in arrays], **attrs)
+
+        return call
+
+
+def _widened(array: Any) -> Any:
+    if isinstance(array, np.ndarray) and dtypes.is_half(array.dtype):
+        return array.astype(np.float32)
+    return array
+
+
+def load() -> NumpyBackend:
+    """The backend; always available."""
+    return NumpyBackend()

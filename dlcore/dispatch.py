@@ -1,0 +1,383 @@
+"""The choke point: every op passes `apply`, which checks it once, picks an implementation and records the tape.
+
+What was found for one combination of op, shapes, dtypes and attributes is kept as a `Plan`, so that the second call
+costs two dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlcore import autograd, dtypes, settings
+from dlcore.errors import BackendError, DeviceError, DTypeError, ShapeError
+from dlcore.op import Op
+from dlcore.signature import Dims, Shape
+from dlcore.tensor import Tensor
+
+Array = Any
+MAX_PLANS = 20_000
+
+
+class Backend:
+    """What a device is to the rest of dlcore. One subclass per file in `dlcore/backends/`."""
+
+    name: str
+    kernels: str  # key of its implementations: `sim` runs those of `cuda`
+    array_type: Any
+
+    def __init__(self) -> None:
+        self.plans: dict[Any, Plan] = {}
+
+    def __repr__(self) -> str:
+        return f"<dlcore backend {self.name}>"
+
+    def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Place host data on this device."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """Bring an array to the host (no copy where it is there already)."""
+        raise NotImplementedError
+
+    def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
+        """A new array filled with one value."""
+        raise NotImplementedError
+
+    def cast(self, array: Array, dtype: Any) -> Array:
+        """`array` (or a Python scalar) in `dtype`."""
+        raise NotImplementedError
+
+    def reference(self, op: Op) -> Callable[..., Any]:
+        """`op.reference` bound to this device's array library."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until all work handed to the device is done."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is known of a call before it runs; a variant's `refuse` decides on it."""
+
+    op: Op
+    shapes: tuple[Shape | None, ...]
+    dtype: Any  # the promoted dtype of the operands
+    dims: Dims
+    attrs: Mapping[str, Any]
+
+
+class Variant(NamedTuple):
+    """One implementation of an op on one backend."""
+
+    name: str
+    fn: Callable[..., Any]
+    refuse: Callable[[Call], str | None] | None
+
+
+Meta = tuple[Shape, Any]  # shape and dtype of an operand or output
+
+
+class Plan(NamedTuple):
+    """How calls of one kind run."""
+
+    run: Callable[..., Any]
+    variant: str
+    casts: tuple[tuple[int, Any], ...]
+    differentiable: tuple[bool, ...]
+    operands: tuple[Meta | None, ...]
+    outputs: tuple[Meta, ...]
+    dims: Dims
+    saves: dict[Any, Any]  # the tape's notes on what to keep, by which operands want a gradient
+
+
+class Event(NamedTuple):
+    """One executed op, as listeners see it."""
+
+    op: Op
+    backend: Backend
+    plan: Plan
+    arrays: tuple[Array, ...]
+    attrs: Mapping[str, Any]
+    outputs: tuple[Array, ...]
+    seconds: float
+
+
+_variants: dict[tuple[str, str], list[Variant]] = {}
+_backends: dict[str, Backend] = {}
+_listeners: list[Callable[[Event], None]] = []
+_default: list[Backend] = []
+
+
+def implement(
+    op: str, backend: str, variant: str = "native", refuse: Callable[[Call], str | None] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: register `fn(*arrays, **attrs)` as an implementation; the latest registered is tried first.
+
+    `refuse(call)` returns why this variant cannot take a call, or None. Operands arrive checked, on the device and in
+    the promoted dtype, but with any strides; outputs must have the shapes and dtypes that the op's record says.
+    """
+
+    def register(fn: Callable[..., Any]) -> Callable[..., Any]:
+        _variants.setdefault((op, backend), []).insert(0, Variant(variant, fn, refuse))
+        return fn
+
+    return register
+
+
+def variants(op: str, backend: str) -> list[Variant]:
+    """Implementations of an op on a backend, first choice first (the reference is not among them)."""
+    return _variants.get((op, backend), [])
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name, loaded at first use. Raises BackendError saying what is missing."""
+    if name == "auto":
+        return _best()
+    if name not in _backends:
+        if name not in settings.BACKENDS:
+            raise BackendError(f"unknown backend {name!r}; expected one of {', '.join(settings.BACKENDS)}")
+        _backends[name] = importlib.import_module(f"dlcore.backends.{name}").load()
+    return _backends[name]
+
+
+def _best() -> Backend:
+    for name in ("cuda", "cpu"):
+        try:
+            return get_backend(name)
+        except BackendError:
+            continue
+    return get_backend("numpy")
+
+
+def default_backend() -> Backend:
+    """The backend of new tensors: the innermost `device` block, else `DLCORE_BACKEND`."""
+    if not _default:
+        _default.append(get_backend(settings.get("BACKEND")))
+    return _default[-1]
+
+
+@contextmanager
+def device(name: str) -> Iterator[None]:
+    """Create new tensors on another backend inside a `with` block.
+
+    >>> with device("numpy"):
+    ...     x = dl.zeros((2, 3))
+    """
+    default_backend()
+    _default.append(get_backend(name))
+    try:
+        yield
+    finally:
+        _default.pop()
+
+
+def set_device(name: str) -> None:
+    """Make a backend the default of this process (outside `device` blocks)."""
+    _default[:1] = [get_backend(name)]
+
+
+@contextmanager
+def listening(listener: Callable[[Event], None]) -> Iterator[None]:
+    """Call `listener(event)` after every op that runs inside the `with` block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
+    """Run an op on tensors (or arrays and Python scalars) and record it for backward.
+
+    Returns a Tensor, or a tuple of them for an op with several outputs.
+    """
+    if len(attrs) != len(op.attrs):
+        attrs = {**op.attrs, **attrs}
+    if len(operands) < op.arity:
+        operands += (None,) * (op.arity - len(operands))
+    backend: Backend | None = None
+    arrays: list[Any] = []
+    key: list[Any] = [op]
+    wants_grad = False
+    for x in operands:
+        if isinstance(x, Tensor):
+            if x._backend is not backend:
+                if backend is not None:
+                    raise _mixed_devices(op, operands)
+                backend = x._backend
+            array = x._array
+            arrays.append(array)
+            key.append(array.shape)
+            key.append(array.dtype)
+            if x.requires_grad:
+                wants_grad = True
+        elif x is None or type(x) in (float, int, bool):
+            arrays.append(x)
+            key.append(type(x))
+        else:
+            return apply(op, *_as_tensors(op, operands), **attrs)
+    if backend is None:
+        backend = default_backend()
+    if attrs:
+        key += attrs.items()
+    kind = tuple(key)
+    try:
+        plan = backend.plans.get(kind)
+    except TypeError:
+        return apply(op, *operands, **_frozen(attrs))
+    if plan is None:
+        plan = backend.plans[kind] = _make_plan(op, backend, arrays, attrs)
+    for i, dtype in plan.casts:
+        arrays[i] = backend.cast(arrays[i], dtype)
+    result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
+    if wants_grad and autograd.mode.enabled:
+        return autograd.record(op, plan, backend, operands, attrs, result)
+    if type(result) is tuple:
+        return tuple(Tensor._wrap(array, backend) for array in result)
+    out = Tensor._wrap(result, backend)
+    if op.view and isinstance(operands[0], Tensor):
+        out._share_version(operands[0])
+    return out
+
+
+def _observed(op: Op, backend: Backend, plan: Plan, arrays: list[Any], attrs: Mapping[str, Any]) -> Any:
+    backend.synchronize()
+    start = time.perf_counter()
+    result = plan.run(*arrays, **attrs)
+    backend.synchronize()
+    seconds = time.perf_counter() - start
+    outputs = result if type(result) is tuple else (result,)
+    event = Event(op, backend, plan, tuple(arrays), attrs, outputs, seconds)
+    for listener in tuple(_listeners):
+        listener(event)
+    return result
+
+
+def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, Any]) -> Plan:
+    if len(backend.plans) >= MAX_PLANS:
+        backend.plans.clear()
+    if len(arrays) > op.arity and not op.signature.variadic:
+        raise ShapeError(f"{op.name}: expected {op.signature.expected()}; got {len(arrays)} operands")
+    shapes: list[Shape | None] = [None if a is None else getattr(a, "shape", ()) for a in arrays]
+    dims, output_shapes = op.resolve(shapes, attrs)
+    promoted, casts = _promotion(op, arrays)
+    call = Call(op, tuple(shapes), promoted, dims, attrs)
+    variant, run = choose(call, backend)
+    outputs = tuple(zip(output_shapes, op.output_dtypes(promoted, attrs), strict=True))
+    if variant == "reference":
+        run = _typed(run, tuple(dtype for _, dtype in outputs), backend)
+    count = len(arrays)
+    differentiable = op.differentiable + op.differentiable[-1:] * (count - len(op.differentiable))
+    metas = [None if a is None else (getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
+    return Plan(run, variant, casts, differentiable[:count], tuple(metas), outputs, dims, {})
+
+
+def choose(call: Call, backend: Backend) -> tuple[str, Callable[..., Any]]:
+    """The first variant that takes the call (a forced one from `DLCORE_VARIANT`), else the reference."""
+    forced = settings.get("VARIANT").get(call.op.name)
+    refused: list[str] = []
+    for name, fn, refuse in variants(call.op.name, backend.kernels):
+        if forced not in (None, name):
+            continue
+        reason = refuse(call) if refuse else None
+        if reason is None:
+            return name, fn
+        refused.append(f"{name}: {reason}")
+    if forced not in (None, "reference"):
+        raise BackendError(f"{call.op.name}: variant {forced!r} {refused or 'does not exist'} on {backend.name}")
+    if settings.get("STRICT") and backend.kernels != "numpy" and not call.op.view and not forced:
+        why = "; ".join(refused) or "there is none"
+        raise BackendError(f"{call.op.name}: no native kernel on {backend.name} ({why}) and DLCORE_STRICT=1")
+    return "reference", backend.reference(call.op)
+
+
+def _promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], ...]]:
+    """The common dtype of the operands, and the casts that bring them there."""
+    kinds = [op.signature.operand(i).kind for i in range(len(arrays))]
+    joining = [i for i, a in enumerate(arrays) if a is not None and kinds[i] in ("", "float")]
+    solid = [arrays[i].dtype for i in joining if hasattr(arrays[i], "dtype")]
+    found = list(solid) + [dtypes.scalar_dtype(arrays[i], solid) for i in joining if not hasattr(arrays[i], "dtype")]
+    if not found:
+        found = [a.dtype for a in arrays if hasattr(a, "dtype")] or [dtypes.DEFAULT_FLOAT]
+    promoted = dtypes.promote(frozenset(found))
+    if any(kinds[i] == "float" for i in joining) and dtypes.kind(promoted) != "float":
+        promoted = dtypes.DEFAULT_FLOAT
+    casts = []
+    for i, array in enumerate(arrays):
+        target = promoted if i in joining else _own_dtype(op, i, kinds[i], array)
+        if array is not None and getattr(array, "dtype", None) != target:
+            casts.append((i, target))
+    return promoted, tuple(casts)
+
+
+def _own_dtype(op: Op, index: int, kind: str, array: Any) -> Any:
+    """Dtype of an operand that takes no part in promotion; refuses one of the wrong kind."""
+    if array is None:
+        return None
+    dtype = getattr(array, "dtype", None)
+    if dtype is None:
+        return dtypes.scalar_dtype(array, ())
+    if kind in ("int", "bool") and dtypes.kind(dtype) != kind:
+        name = op.signature.operand(index).name
+        raise DTypeError(f"{op.name}: {name} must be of {kind} dtype; got {dtype}")
+    return dtype
+
+
+def _typed(run: Callable[..., Any], out_dtypes: tuple[Any, ...], backend: Backend) -> Callable[..., Any]:
+    """Give a reference's results the dtypes that the op's record says."""
+    array_type: Any = backend.array_type
+    dtype = out_dtypes[0]
+
+    def single(*arrays: Any, **attrs: Any) -> Any:
+        result = run(*arrays, **attrs)
+        if type(result) is array_type and result.dtype is dtype:  # type: ignore[attr-defined]
+            return result
+        return backend.cast(result, dtype)
+
+    def several(*arrays: Any, **attrs: Any) -> Any:
+        return tuple(backend.cast(r, d) for r, d in zip(run(*arrays, **attrs), out_dtypes, strict=True))
+
+    return single if len(out_dtypes) == 1 else several
+
+
+def _as_tensors(op: Op, operands: tuple[Any, ...]) -> list[Any]:
+    """Operands with arrays, lists and NumPy scalars turned into tensors on the device of the others."""
+    backend = next((x._backend for x in operands if isinstance(x, Tensor)), None) or default_backend()
+    converted = []
+    for x in operands:
+        if isinstance(x, np.generic):
+            x = x.item() if x.dtype in (np.float64, np.int64, np.bool_) else np.asarray(x)
+        if not (x is None or isinstance(x, Tensor) or type(x) in (float, int, bool)):
+            if not isinstance(x, (np.ndarray, list, tuple)) and type(x) is not backend.array_type:
+                raise DTypeError(f"{op.name}: cannot take a {type(x).__name__} as operand")
+            x = Tensor._wrap(backend.asarray(x), backend)
+        converted.append(x)
+    return converted
+
+
+def _mixed_devices(op: Op, operands: tuple[Any, ...]) -> DeviceError:
+    places = ", ".join(x.device for x in operands if isinstance(x, Tensor))
+    return DeviceError(f"{op.name}: operands live on different devices ({places}); move them with .to(device)")
+
+
+def _frozen(value: Any) -> Any:
+    """Attributes with lists turned into tuples, so that they can be hashed."""
+    if isinstance(value, dict):
+        return {k: _frozen(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(v) for v in value)
+    try:
+        hash(value)
+    except TypeError:
+        raise DTypeError(f"an attribute must be a plain value; got a {type(value).__name__}") from None
+    return value
+
+
+Op.__call__ = apply  # type: ignore[method-assign, assignment]

@@ -1,0 +1,107 @@
+"""NumPy-style indices as a hashable key plus integer arrays, the form in which `getitem` takes them.
+
+Key entries: int, `("slice", start, stop, step)`, None (new axis), "..." and `("array", k)` for the k-th array operand.
+A boolean mask becomes the integer arrays of its true positions, which reads the mask on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dlcore.errors import DTypeError, IndexRangeError, ShapeError
+
+Key = tuple[Any, ...]
+
+
+def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
+    """Split an index of an array of `shape` into key and operands.
+
+    Raises IndexRangeError for positions out of range, ShapeError for a mask that does not fit, DTypeError for an entry
+    that is no index.
+    """
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if not any(e is Ellipsis for e in entries):
+        entries.append(Ellipsis)
+    key: list[Any] = []
+    arrays: list[Any] = []
+    axes = _axes(entries, len(shape))
+    for entry, axis in zip(entries, axes, strict=True):
+        if entry is None or entry is Ellipsis:
+            key.append(None if entry is None else "...")
+        elif isinstance(entry, slice):
+            key.append(("slice", *(_bound(v) for v in (entry.start, entry.stop, entry.step))))
+        elif isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
+            key.append(_checked(int(entry), shape[axis], axis))
+        else:
+            for positions in _positions(entry, shape, axis):
+                key.append(("array", len(arrays)))
+                arrays.append(positions)
+    return tuple(key), arrays
+
+
+def decode(key: Key, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """The index that NumPy-like arrays take."""
+    return tuple(_decoded(entry, arrays) for entry in key)
+
+
+def _decoded(entry: Any, arrays: Sequence[Any]) -> Any:
+    if isinstance(entry, tuple):
+        return slice(*entry[1:]) if entry[0] == "slice" else arrays[entry[1]]
+    return Ellipsis if entry == "..." else entry
+
+
+def _axes(entries: list[Any], rank: int) -> list[int]:
+    """The axis at which each entry starts."""
+    widths = [_width(e) for e in entries]
+    used = sum(widths)
+    if used > rank:
+        raise IndexRangeError(f"{used} indices for {rank} dimensions")
+    if sum(e is Ellipsis for e in entries) > 1:
+        raise IndexRangeError("an index holds at most one '...'")
+    axes, at = [], 0
+    for entry, width in zip(entries, widths, strict=True):
+        axes.append(at)
+        at += rank - used if entry is Ellipsis else width
+    return axes
+
+
+def _width(entry: Any) -> int:
+    if entry is None or entry is Ellipsis:
+        return 0
+    dtype = getattr(entry, "dtype", None)
+    return len(entry.shape) if dtype == np.bool_ else 1
+
+
+def _bound(value: Any) -> int | None:
+    return None if value is None else value.__index__()
+
+
+def _checked(position: int, size: int, axis: int) -> int:
+    if not -size <= position < size:
+        raise IndexRangeError(f"index {position} is out of range for axis {axis} of size {size}")
+    return position
+
+
+def _positions(entry: Any, shape: Sequence[int], axis: int) -> list[Any]:
+    if isinstance(entry, (list, bool)):
+        entry = np.asarray(entry, dtype=np.int64 if isinstance(entry, list) and not entry else None)
+    dtype = getattr(entry, "dtype", None)
+    if dtype is None or dtype.kind not in "iub":
+        raise DTypeError(f"cannot index with {type(entry).__name__ if dtype is None else dtype}")
+    if dtype.kind != "b":
+        return [_in_range(entry, shape[axis], axis)]
+    mask = np.asarray(entry)
+    if mask.ndim == 0 or mask.shape != tuple(shape[axis : axis + mask.ndim]):
+        raise ShapeError(f"mask of shape {mask.shape} on axes of sizes {tuple(shape[axis : axis + mask.ndim])}")
+    return list(np.nonzero(mask))
+
+
+def _in_range(positions: Any, size: int, axis: int) -> Any:
+    host = np.asarray(positions)
+    if host.size and not (-size <= host.min() and host.max() < size):
+        bad = host[(host < -size) | (host >= size)].ravel()[0]
+        raise IndexRangeError(f"index {bad} is out of range for axis {axis} of size {size}")
+    return positions

@@ -1,0 +1,434 @@
+"""The tensor: an array on a device, with the node that computed it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+
+import numpy as np
+
+from dlcore import dtypes, indexing
+from dlcore.errors import DTypeError, GraphError, ShapeError
+from dlcore.op import OPS
+
+if TYPE_CHECKING:
+    from dlcore.dispatch import Backend
+    from dlcore.signature import Shape
+
+    Axis = int | Sequence[int] | None
+    Operand: TypeAlias = "Tensor | float | np.ndarray[Any, Any]"
+
+
+class Tensor:
+    """An n-dimensional array on a device. Make one with `dl.tensor`, `dl.zeros`, `dl.randn` and the like.
+
+    requires_grad: whether gradients flow to it. grad: what `backward` accumulated (leaves only).
+    """
+
+    __array_priority__ = 1000
+    __array_ufunc__ = None  # NumPy arrays leave mixed arithmetic to the tensor
+    __hash__ = object.__hash__
+
+    _array: Any
+    _backend: Backend
+    _node: Any = None
+    _index: int = 0
+    _base: Tensor | None = None
+    _version: int = 0
+    requires_grad: bool = False
+    grad: Tensor | None = None
+
+    def __init__(self) -> None:
+        raise DTypeError("make tensors with dl.tensor(data), dl.asarray(array) or dl.zeros(shape)")
+
+    @classmethod
+    def _wrap(cls, array: Any, backend: Backend, node: Any = None, index: int = 0) -> Self:
+        self = cls.__new__(cls)
+        self._array = array
+        self._backend = backend
+        if node is not None:
+            self._node = node
+            self._index = index
+            self.requires_grad = True
+        return self
+
+    # ---- what it is
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the axes."""
+        shape: Shape = self._array.shape
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the elements."""
+        found: np.dtype[Any] = self._array.dtype
+        return found
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self._array.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(self._array.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return int(self._array.nbytes)
+
+    @property
+    def device(self) -> str:
+        """Name of the backend that holds it: cuda, cpu, numpy or sim."""
+        return self._backend.name
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user rather than by a recorded op."""
+        return self._node is None
+
+    @property
+    def version(self) -> int:
+        """How many times its storage was overwritten in place."""
+        return self._version if self._base is None else self._base._version
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ShapeError("len() of a 0-d tensor")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
+        notes = "" if self.dtype in (dtypes.float32, dtypes.int64, dtypes.bool_) else f", dtype={self.dtype.name}"
+        notes += f", device={self.device}" if self._backend.kernels == "cuda" else ""
+        notes += ", requires_grad=True" if self.requires_grad else ""
+        return f"tensor({text}{notes})"
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if dtypes.kind(self.dtype) == "float":
+            raise DTypeError(f"a {self.dtype} tensor is no index")
+        return int(self.item())
+
+    def __reduce__(self) -> NoReturn:
+        raise DTypeError("tensors cannot be pickled; use dl.save(path, {name: tensor}) and dl.load(path)")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if not self.is_leaf:
+            raise GraphError("deepcopy of a tensor with a graph; call .detach() first")
+        twin = self.detach(requires_grad=self.requires_grad)
+        twin._array = self._backend.asarray(self._array, copy=True)
+        twin._base = None
+        memo[id(self)] = twin
+        return twin
+
+    # ---- to and from other libraries and devices
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a read-only NumPy array (shared memory on a host device)."""
+        array = self._backend.to_numpy(self._array).view()
+        array.flags.writeable = False
+        return array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def item(self) -> Any:
+        """The value of a tensor with one element, as a Python scalar."""
+        if self.size != 1:
+            raise ShapeError(f"item() needs one element; got shape {self.shape}")
+        return self.numpy().reshape(()).astype(self._host_dtype()).item()
+
+    def _host_dtype(self) -> Any:
+        return dtypes.float32 if self.dtype.name == "bfloat16" else self.dtype
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self.numpy().astype(self._host_dtype(), copy=False).tolist()
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        if self.requires_grad:
+            raise GraphError("DLPack export of a tensor that requires a gradient; call .detach() first")
+        return self._array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+    def to(self, device: str) -> Tensor:
+        """This tensor on another device (itself when it is there); no gradient flows across devices."""
+        from dlcore.dispatch import get_backend
+
+        target = get_backend(device)
+        if target is self._backend:
+            return self
+        moved = Tensor._wrap(target.asarray(self._backend.to_numpy(self._array), copy=True), target)
+        moved.requires_grad = self.is_leaf and self.requires_grad
+        return moved
+
+    def astype(self, dtype: Any) -> Tensor:
+        """This tensor in another dtype; the gradient is cast back."""
+        out: Tensor = OPS["astype"](self, dtype=dtypes.dtype(dtype))
+        return out
+
+    # ---- autograd
+
+    def backward(self, grad: Tensor | None = None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
+        """Accumulate gradients in the leaves; see `dlcore.autograd.backward`."""
+        from dlcore import autograd
+
+        autograd.backward(self, grad, retain_graph=retain_graph, create_graph=create_graph)
+
+    def detach(self, requires_grad: bool = False) -> Tensor:
+        """A leaf that shares these values, cut from the graph."""
+        if requires_grad and dtypes.kind(self.dtype) != "float":
+            raise DTypeError(f"only floating-point tensors require gradients; got {self.dtype}")
+        out = Tensor._wrap(self._array, self._backend)
+        out._share_version(self)
+        out.requires_grad = requires_grad
+        return out
+
+    def assign(self, value: Any) -> None:
+        """Overwrite the values of a leaf in place, at the same address.
+
+        value: tensor, array or scalar that broadcasts to the shape. A graph that saved the old values raises in
+        backward. Raises GraphError for a tensor with a graph, ShapeError for a value that does not fit.
+        """
+        source = self._backend.asarray(value._array if isinstance(value, Tensor) else value)
+        try:
+            np.broadcast_shapes(source.shape, self.shape)
+            self.storage()[...] = source
+        except ValueError:
+            raise ShapeError(f"assign: cannot write shape {source.shape} into {self.shape}") from None
+
+    def storage(self) -> Any:
+        """The raw array, for writing: counts as an overwrite. Optimizers and running statistics use it."""
+        if not self.is_leaf:
+            raise GraphError("only leaf tensors can be overwritten; this one was computed by a recorded op")
+        root = self if self._base is None else self._base
+        root._version += 1
+        return self._array
+
+    def _share_version(self, source: Tensor) -> None:
+        if source._node is None:
+            self._base = source if source._base is None else source._base
+
+    # ---- arithmetic
+
+    def __add__(self, other: Operand) -> Tensor:
+        return _binary("add", self, other)
+
+    def __radd__(self, other: Operand) -> Tensor:
+        return _binary("add", other, self)
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return _binary("subtract", self, other)
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return _binary("subtract", other, self)
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return _binary("multiply", self, other)
+
+    def __rmul__(self, other: Operand) -> Tensor:
+        return _binary("multiply", other, self)
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return _binary("divide", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return _binary("divide", other, self)
+
+    def __floordiv__(self, other: Operand) -> Tensor:
+        return _binary("floor_divide", self, other)
+
+    def __rfloordiv__(self, other: Operand) -> Tensor:
+        return _binary("floor_divide", other, self)
+
+    def __mod__(self, other: Operand) -> Tensor:
+        return _binary("remainder", self, other)
+
+    def __rmod__(self, other: Operand) -> Tensor:
+        return _binary("remainder", other, self)
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return _binary("pow", self, other)
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return _binary("pow", other, self)
+
+    def __matmul__(self, other: Operand) -> Tensor:
+        return _binary("matmul", self, other)
+
+    def __rmatmul__(self, other: Operand) -> Tensor:
+        return _binary("matmul", other, self)
+
+    def __neg__(self) -> Tensor:
+        return _unary("negative", self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return _unary("abs", self)
+
+    def __invert__(self) -> Tensor:
+        return _unary("logical_not" if dtypes.kind(self.dtype) == "bool" else "bitwise_invert", self)
+
+    def __and__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_and", self, other)
+
+    def __rand__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_and", other, self)
+
+    def __or__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_or", self, other)
+
+    def __ror__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_or", other, self)
+
+    def __xor__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_xor", self, other)
+
+    def __rxor__(self, other: Operand) -> Tensor:
+        return _binary("bitwise_xor", other, self)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return _binary("equal", self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return _binary("not_equal", self, other)
+
+    def __lt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
+        return _binary("less", self, other)
+
+    def __le__(self, other: Operand) -> Tensor:  # type: ignore[misc]
+        return _binary("less_equal", self, other)
+
+    def __gt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
+        return _binary("greater", self, other)
+
+    def __ge__(self, other: Operand) -> Tensor:  # type: ignore[misc]
+        return _binary("greater_equal", self, other)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        key, arrays = indexing.encode(index, self.shape)
+        out: Tensor = OPS["getitem"](self, *arrays, index=key)
+        return out
+
+    def __setitem__(self, index: Any, value: Any) -> NoReturn:
+        raise GraphError("tensors are not written by index; use dl.where, dl.scatter or t.assign(values)")
+
+    # ---- the methods most used; every op is also a function `dl.<name>`
+
+    def exp(self) -> Tensor:
+        """Element-wise e**x."""
+        return _unary("exp", self)
+
+    def log(self) -> Tensor:
+        """Element-wise natural logarithm."""
+        return _unary("log", self)
+
+    def sqrt(self) -> Tensor:
+        """Element-wise square root."""
+        return _unary("sqrt", self)
+
+    def tanh(self) -> Tensor:
+        """Element-wise hyperbolic tangent."""
+        return _unary("tanh", self)
+
+    def sigmoid(self) -> Tensor:
+        """Element-wise 1 / (1 + e**-x)."""
+        return _unary("sigmoid", self)
+
+    def relu(self) -> Tensor:
+        """Element-wise max(x, 0)."""
+        return _unary("relu", self)
+
+    def abs(self) -> Tensor:
+        """Element-wise absolute value."""
+        return _unary("abs", self)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Sum over axes (all when None)."""
+        return _reduce("sum", self, axis, keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Mean over axes (all when None)."""
+        return _reduce("mean", self, axis, keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Largest element over axes."""
+        return _reduce("max", self, axis, keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Smallest element over axes."""
+        return _reduce("min", self, axis, keepdims)
+
+    def var(self, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        """Variance over axes; divides by n - correction."""
+        out: Tensor = OPS["var"](self, axis=axis, keepdims=keepdims, correction=correction)
+        return out
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Index of the first largest element."""
+        return _reduce("argmax", self, axis, keepdims)
+
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Index of the first smallest element."""
+        return _reduce("argmin", self, axis, keepdims)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in another shape; one size may be -1."""
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        out: Tensor = OPS["reshape"](self, shape=tuple(sizes))
+        return out
+
+    def permute(self, *axes: int) -> Tensor:
+        """Axes in another order."""
+        out: Tensor = OPS["permute_dims"](self, axes=axes)
+        return out
+
+    @property
+    def mT(self) -> Tensor:
+        """Last two axes swapped."""
+        return self.permute(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
+
+    @property
+    def T(self) -> Tensor:
+        """Axes of a matrix swapped. Raises ShapeError for other ranks."""
+        if self.ndim != 2:
+            raise ShapeError(f"T is for matrices; got shape {self.shape}, use mT or permute")
+        return self.permute(1, 0)
+
+
+def _unary(name: str, x: Any) -> Tensor:
+    out: Tensor = OPS[name](x)
+    return out
+
+
+def _binary(name: str, x: Any, y: Any) -> Tensor:
+    out: Tensor = OPS[name](x, y)
+    return out
+
+
+def _reduce(name: str, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    out: Tensor = OPS[name](x, axis=axis, keepdims=keepdims)
+    return out
