@@ -337,7 +337,7 @@ def _typed(run: Callable[..., Any], out_dtypes: tuple[Any, ...], backend: Backen
 
     def single(*arrays: Any, **attrs: Any) -> Any:
         result = run(*arrays, **attrs)
-        if type(result) is array_type and result.dtype is dtype:  # type: ignore[attr-defined]
+        if type(result) is array_type and result.dtype is dtype:
             return result
         return backend.cast(result, dtype)
 
