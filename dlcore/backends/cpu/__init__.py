@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
+from dlcore import settings
 from dlcore.backends.numpy import NumpyBackend
 from dlcore.errors import BackendError
-
-try:
-    from dlcore import _C  # type: ignore[attr-defined]
-except ImportError:
-    _C = None
 
 
 class CpuBackend(NumpyBackend):
@@ -20,9 +19,17 @@ class CpuBackend(NumpyBackend):
 
 def load() -> CpuBackend:
     """The backend. Raises BackendError when the extension was not built."""
-    if _C is None:
+    try:
+        from dlcore import _C
+    except ImportError:
         raise BackendError(
             "backend cpu: the C++ extension is not built; install a C++17 compiler and run "
             "pip install --force-reinstall dlcore, or use DLCORE_BACKEND=numpy"
-        )
+        ) from None
+    if settings.get("ISA"):
+        _C.set_isa(settings.get("ISA"))
+    if settings.get("NUM_THREADS"):
+        _C.set_num_threads(settings.get("NUM_THREADS"))
+    for family in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{family.name}")
     return CpuBackend()
