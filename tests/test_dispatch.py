@@ -1,0 +1,119 @@
+"""Backends, variants, devices and listeners."""
+
+import numpy as np
+import pytest
+
+import dlcore as dl
+from dlcore import dispatch, settings
+from dlcore.dispatch import Call, get_backend, implement, listening, variants
+from dlcore.errors import BackendError, DeviceError
+from dlcore.op import OPS
+from dlcore.profile import profile
+
+
+@pytest.fixture
+def setting(monkeypatch):
+    def put(name: str, value: str) -> None:
+        monkeypatch.setenv(settings.PREFIX + name, value)
+        settings.get.cache_clear()
+        get_backend("numpy").plans.clear()
+
+    yield put
+    monkeypatch.undo()
+    settings.get.cache_clear()
+    get_backend("numpy").plans.clear()
+
+
+@pytest.fixture
+def fast_tanh():
+    """A variant of tanh on numpy that takes only vectors."""
+
+    def only_vectors(call: Call) -> str | None:
+        return None if len(call.shapes[0]) == 1 else "takes only vectors"
+
+    implement("tanh", "numpy", "fast", only_vectors)(lambda x: np.tanh(x) + 1)
+    get_backend("numpy").plans.clear()
+    yield
+    variants("tanh", "numpy").pop(0)
+    get_backend("numpy").plans.clear()
+
+
+def test_unknown_backend_lists_the_known_ones():
+    with pytest.raises(BackendError, match="unknown backend 'tpu'; expected one of auto, cuda, cpu, numpy, sim"):
+        dl.zeros(2, device="tpu")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("cuda", "cuda"), ("sim", "sim")])
+def test_a_missing_backend_says_what_it_lacks(name, hint):
+    with pytest.raises(BackendError, match=f"^backend {hint}"):
+        get_backend(name)
+
+
+def test_device_block_switches_and_restores():
+    before = dl.zeros(1).device
+    with dl.device("numpy"):
+        assert dl.zeros(1).device == "numpy"
+    assert dl.zeros(1).device == before
+
+
+def test_an_op_follows_its_operands(device):
+    with dl.device("numpy"):
+        assert (dl.ones(2, device=device) + 1).device == device
+
+
+def test_mixed_devices_are_refused():
+    pytest.importorskip("dlcore._C")
+    with pytest.raises(DeviceError, match=r"^add: operands live on different devices \(cpu, numpy\); move them with"):
+        dl.ones(2, device="cpu") + dl.ones(2, device="numpy")
+
+
+def test_a_variant_runs_where_it_does_not_refuse(fast_tanh):
+    x = dl.zeros(3, device="numpy")
+    assert OPS["tanh"](x).tolist() == [1, 1, 1]
+    assert OPS["tanh"](x.reshape(1, 3)).tolist() == [[0, 0, 0]]
+
+
+def test_forced_reference(fast_tanh, setting):
+    setting("VARIANT", "tanh=reference")
+    assert OPS["tanh"](dl.zeros(1, device="numpy")).tolist() == [0]
+
+
+def test_forced_variant_that_refuses_raises(fast_tanh, setting):
+    setting("VARIANT", "tanh=fast")
+    with pytest.raises(BackendError, match=r"^tanh: variant 'fast' .*takes only vectors"):
+        OPS["tanh"](dl.zeros((1, 1), device="numpy"))
+
+
+def test_strict_refuses_the_reference_fallback(setting):
+    pytest.importorskip("dlcore._C")
+    setting("STRICT", "1")
+    get_backend("cpu").plans.clear()
+    with pytest.raises(BackendError, match=r"^matmul: no native kernel on cpu \(native: no kernel for int64\)"):
+        dl.ones((2, 2), "int64", "cpu") @ dl.ones((2, 2), "int64", "cpu")
+
+
+def test_listener_sees_each_op_once(device):
+    events = []
+    with listening(events.append):
+        dl.ones((2, 3), device=device) @ dl.ones((3, 4), device=device)
+    assert [e.op.name for e in events] == ["matmul"]
+    assert events[0].outputs[0].shape == (2, 4)
+    dl.ones(1, device=device) + 1
+    assert len(events) == 1
+
+
+def test_profile_counts_flops_and_bytes(device):
+    with profile() as p:
+        dl.ones((2, 3), device=device) @ dl.ones((3, 4), device=device)
+    (row,) = p.rows.values()
+    assert (row.calls, row.flops, row.nbytes) == (1, 2 * 2 * 3 * 4, 4 * (6 + 12 + 8))
+    assert "matmul" in str(p)
+
+
+def test_plans_do_not_grow_without_bound(monkeypatch):
+    backend = get_backend("numpy")
+    backend.plans.clear()
+    monkeypatch.setattr(dispatch, "MAX_PLANS", 10)
+    for n in range(40):
+        dl.zeros(n, device="numpy") + 1
+    assert len(backend.plans) <= 11

@@ -1,0 +1,33 @@
+"""`python -m dlcore doctor` and `env`."""
+
+import pytest
+
+from dlcore.__main__ import main
+from dlcore.op import OPS
+
+
+def test_doctor_names_every_op_once(capsys):
+    assert main(["doctor", "--device", "numpy", "--ops"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [line.split()[0] for line in lines[lines.index("") + 1 :]]
+    assert sorted(named) == sorted(OPS)
+
+
+def test_doctor_shows_native_paths(capsys):
+    pytest.importorskip("dlcore._C")
+    assert main(["doctor", "--device", "cpu", "--ops"]) == 0
+    assert any(line.split() == ["matmul", "native"] for line in capsys.readouterr().out.splitlines())
+
+
+def test_doctor_on_a_missing_backend_fails_with_one_line(capsys):
+    assert main(["doctor", "--device", "sim"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("dlcore: backend sim")
+    assert captured.err.count("\n") == 1
+
+
+def test_env_shows_settings(capsys, monkeypatch):
+    monkeypatch.setenv("DLCORE_STRICT", "1")
+    assert main(["env"]) == 0
+    assert "DLCORE_STRICT: set to '1'" in capsys.readouterr().out
