@@ -21,8 +21,8 @@ from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 
-# Sources compiled once. Every other csrc/*.cpp is a kernel family, compiled once per instruction set.
-ONCE = ("bind", "isa", "memory", "parallel")
+# Sources compiled once, besides bind*.cpp. Every other csrc/*.cpp is a kernel family, compiled once per instruction set.
+ONCE = ("isa", "memory", "parallel")
 
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 FLAGS += [
@@ -52,6 +52,10 @@ PROBE = "typedef float vec __attribute__((vector_size(16)));\ntemplate <class T>
 NO_COMPILER = "no C++17 compiler found"
 NO_HEADERS = "Python's C headers not found (Debian: python3-dev)"
 CONSEQUENCE = "the native `cpu` backend is not built, the pure NumPy backend will be used"
+
+
+def compiled_once(stem):
+    return stem in ONCE or stem.startswith("bind")
 
 
 def sanitizer_flags():
@@ -115,7 +119,7 @@ class BuildExtension(build_ext):
         jobs = [
             (source, isa)
             for source in ext.sources
-            for isa in (["baseline"] if Path(source).stem in ONCE else ISA_FLAGS)
+            for isa in (["baseline"] if compiled_once(Path(source).stem) else ISA_FLAGS)
         ]
         jobs.sort(key=lambda job: -Path(job[0]).stat().st_size)  # the longest first
         with ThreadPoolExecutor(max_workers=2) as pool:
