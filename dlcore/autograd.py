@@ -20,11 +20,12 @@ from dlcore.op import OPS, GradientRule, Op, flat_gradients
 from dlcore.tensor import Tensor
 
 if TYPE_CHECKING:
-    from dlcore.dispatch import Backend, Plan
+    from dlcore.dispatch import Plan
     from dlcore.signature import Shape
 
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
 Leaves = dict[int, tuple[Tensor, Tensor]]
+_NOTHING: dict[int, Any] = {}
 
 
 class _Mode(threading.local):
@@ -36,29 +37,45 @@ mode = _Mode()
 _sequence = itertools.count()
 
 
+class Saves(NamedTuple):
+    """What a node keeps when a certain set of operands wants gradients."""
+
+    rules: list[GradientRule]
+    inputs: list[int]
+    outputs: list[int]
+
+
 class Node:
     """One recorded call."""
 
-    __slots__ = (
-        "__weakref__", "attrs", "backend", "edges", "inputs", "op", "outputs", "plan", "rules", "sequence", "versions"
-    )  # fmt: skip
+    __slots__ = ("__weakref__", "attrs", "edges", "inputs", "outputs", "plan", "rules", "sequence", "versions")
 
-    op: Op
     plan: Plan
     attrs: Mapping[str, Any]
-    backend: Backend
     edges: Sequence[Edge]
     rules: Sequence[GradientRule]
     inputs: dict[int, Any] | None  # saved operands; None once the graph is freed
-    versions: dict[int, int]  # their versions when they were saved
+    versions: dict[int, int]  # of those operands that can be overwritten, when they were saved
     outputs: dict[int, Any]  # saved results
     sequence: int
+
+    def __init__(
+        self, plan: Plan, attrs: Mapping[str, Any], edges: list[Edge], saves: Saves, operands: Any, arrays: Any
+    ) -> None:
+        self.plan = plan
+        self.attrs = attrs
+        self.edges = edges
+        self.rules = saves.rules
+        self.inputs = {i: operands[i] for i in saves.inputs} if saves.inputs else _NOTHING
+        self.versions = _versions(self.inputs) if saves.inputs else _NOTHING
+        self.outputs = {i: arrays[i] for i in saves.outputs} if saves.outputs else _NOTHING
+        self.sequence = next(_sequence)
 
     def gradients(self, grads: list[Tensor | None]) -> Sequence[Tensor | None]:
         """Gradients of the operands for gradients of the outputs."""
         if self.inputs is None:
             raise GraphError(
-                f"{self.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
+                f"{self.plan.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
             )
         self._check_versions()
         found: list[Tensor | None] = [None] * len(self.edges)
@@ -74,7 +91,7 @@ class Node:
         for i, version in self.versions.items():
             if self.inputs[i].version != version:
                 raise GraphError(
-                    f"{self.op.name}: operand {self.op.signature.operand(i).name} was overwritten in place after the "
+                    f"{self.plan.op.name}: operand {self.plan.op.signature.operand(i).name} was overwritten in place after the "
                     "forward pass; run forward again, or overwrite after backward()"
                 )
 
@@ -83,14 +100,14 @@ class Node:
             grad = grads[key]
             return self._zeros(key) if grad is None else grad
         if source == "output":
-            return Tensor._wrap(self.outputs[key], self.backend, self, key)
+            return Tensor._wrap(self.outputs[key], self.plan.backend, self, key)
         if source == "attr":
             return self.attrs[key]
         if source == "needs":
             return tuple(e is not None for e in self.edges)
-        positions = _positions(self.op, key, len(self.edges))
+        positions = _positions(self.plan.op, key, len(self.edges))
         values = tuple([self._operand(source, i) for i in positions])
-        return values if self.op.signature.variadic and key == self.op.arity else values[0]
+        return values if self.plan.op.signature.variadic and key == self.plan.op.arity else values[0]
 
     def _operand(self, source: str, index: int) -> Any:
         if source == "input":
@@ -100,79 +117,51 @@ class Node:
 
     def _zeros(self, index: int) -> Tensor:
         shape, dtype = self.plan.outputs[index]
-        return Tensor._wrap(self.backend.full(shape, 0, dtype), self.backend)
+        return Tensor._wrap(self.plan.backend.full(shape, 0, dtype), self.plan.backend)
 
     def release(self) -> None:
         """Forget saved arrays and the way back."""
         self.inputs = None
-        self.outputs = self.versions = {}
+        self.outputs = self.versions = _NOTHING
         self.edges = self.rules = ()
 
 
-class _Saves(NamedTuple):
-    """What a node keeps when a certain set of operands wants gradients."""
-
-    rules: list[GradientRule]
-    inputs: list[int]
-    outputs: list[int]
-
-
-def record(
-    op: Op, plan: Plan, backend: Backend, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any
-) -> Any:
+def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any) -> Any:
     """Wrap the result of an op, with a node behind it when a gradient can flow."""
-    edges: list[Edge] = []
-    for x, ok in zip(operands, plan.differentiable, strict=True):
-        flows = ok and isinstance(x, Tensor) and x.requires_grad
-        edges.append(_edge(x) if flows else None)
+    edges = [
+        _edge(x) if ok and isinstance(x, Tensor) and x.requires_grad else None
+        for x, ok in zip(operands, plan.differentiable, strict=True)
+    ]
     wanted = tuple([e is not None for e in edges])
     saves = plan.saves.get(wanted)
     if saves is None:
-        saves = plan.saves[wanted] = _what_to_save(op, wanted)
+        saves = plan.saves[wanted] = _what_to_save(plan.op, wanted)
     several = type(result) is tuple
     arrays = result if several else (result,)
-    node = _new_node(op, plan, backend, operands, attrs, edges, arrays, saves) if saves.rules else None
-    wrapped = [
-        Tensor._wrap(array, backend, node if dtypes.kind(array.dtype) == "float" else None, i)
-        for i, array in enumerate(arrays)
-    ]
-    if op.view and isinstance(operands[0], Tensor):
-        wrapped[0]._share_version(operands[0])
-    return tuple(wrapped) if several else wrapped[0]
+    node = Node(plan, attrs, edges, saves, operands, arrays) if saves.rules else None
+    if several:
+        pairs = enumerate(zip(arrays, plan.flows, strict=True))
+        return tuple([Tensor._wrap(a, plan.backend, node if flows else None, i) for i, (a, flows) in pairs])
+    out = Tensor._wrap(result, plan.backend, node if plan.flows[0] else None)
+    if plan.op.view and isinstance(operands[0], Tensor):
+        out._share_version(operands[0])
+    return out
 
 
-def _new_node(
-    op: Op,
-    plan: Plan,
-    backend: Backend,
-    operands: tuple[Any, ...],
-    attrs: Mapping[str, Any],
-    edges: list[Edge],
-    arrays: tuple[Any, ...],
-    saves: _Saves,
-) -> Node:
-    node = Node()
-    node.op, node.plan, node.attrs, node.backend, node.edges = op, plan, attrs, backend, edges
-    node.rules = saves.rules
-    node.inputs = {i: operands[i] for i in saves.inputs}
-    node.versions = {
-        i: x.version
-        for i, x in node.inputs.items()
-        if isinstance(x, Tensor) and (x._node is None or x._base is not None)
+def _versions(inputs: Mapping[int, Any]) -> dict[int, int]:
+    return {
+        i: x.version for i, x in inputs.items() if isinstance(x, Tensor) and (x._node is None or x._base is not None)
     }
-    node.outputs = {i: arrays[i] for i in saves.outputs}
-    node.sequence = next(_sequence)
-    return node
 
 
 def _edge(x: Tensor) -> Edge:
     return x if x._node is None else (x._node, x._index)
 
 
-def _what_to_save(op: Op, wanted: tuple[bool, ...]) -> _Saves:
+def _what_to_save(op: Op, wanted: tuple[bool, ...]) -> Saves:
     rules = [r for r in op.gradient_rules if (any(wanted) if r.operand is None else wanted[r.operand])]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, len(wanted))}
-    return _Saves(rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
+    return Saves(rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
 
 
 def _positions(op: Op, index: int, count: int) -> Sequence[int]:

@@ -87,12 +87,15 @@ Meta = tuple[Shape, Any]  # shape and dtype of an operand or output
 class Plan(NamedTuple):
     """How calls of one kind run."""
 
+    op: Op
+    backend: Backend
     run: Callable[..., Any]
     variant: str
     casts: tuple[tuple[int, Any], ...]
     differentiable: tuple[bool, ...]
     operands: tuple[Meta | None, ...]
     outputs: tuple[Meta, ...]
+    flows: tuple[bool, ...]  # per output: whether it can carry a gradient
     dims: Dims
     saves: dict[Any, Any]  # the tape's notes on what to keep, by which operands want a gradient
 
@@ -238,7 +241,7 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
         arrays[i] = backend.cast(arrays[i], dtype)
     result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
     if wants_grad and autograd.mode.enabled:
-        return autograd.record(op, plan, backend, operands, attrs, result)
+        return autograd.record(plan, operands, attrs, result)
     if type(result) is tuple:
         return tuple(Tensor._wrap(array, backend) for array in result)
     out = Tensor._wrap(result, backend)
@@ -276,7 +279,8 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     count = len(arrays)
     differentiable = op.differentiable + op.differentiable[-1:] * (count - len(op.differentiable))
     metas = [None if a is None else (getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
-    return Plan(run, variant, casts, differentiable[:count], tuple(metas), outputs, dims, {})
+    flows = tuple(dtypes.kind(dtype) == "float" for _, dtype in outputs)
+    return Plan(op, backend, run, variant, casts, differentiable[:count], tuple(metas), outputs, flows, dims, {})
 
 
 def choose(call: Call, backend: Backend) -> tuple[str, Callable[..., Any]]:
