@@ -9,6 +9,7 @@ class DlcoreError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.module_path = ""
+        self.module: object = None  # the outermost module that the error has left so far
 
     def __str__(self) -> str:
         message = str(self.args[0])
