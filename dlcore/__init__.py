@@ -6,5 +6,6 @@ from dlcore.creation import arange, asarray, eye, full, linspace, ones, ones_lik
 from dlcore.dispatch import default_backend, device, set_device
 from dlcore.io import load, save
 from dlcore.op import op
+from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor

@@ -274,11 +274,11 @@ class Tensor:
     def __rpow__(self, other: Operand) -> Tensor:
         return _binary("pow", other, self)
 
-    def __matmul__(self, other: Operand) -> Tensor:
-        return _binary("matmul", self, other)
+    if TYPE_CHECKING:  # ops.matmul.matmul takes these places
 
-    def __rmatmul__(self, other: Operand) -> Tensor:
-        return _binary("matmul", other, self)
+        def __matmul__(self, other: Operand) -> Tensor: ...
+
+        def __rmatmul__(self, other: Operand) -> Tensor: ...
 
     def __neg__(self) -> Tensor:
         return _unary("negative", self)
