@@ -90,9 +90,10 @@ class Node:
         assert self.inputs is not None
         for i, version in self.versions.items():
             if self.inputs[i].version != version:
+                operand = self.plan.op.signature.operand(i).name
                 raise GraphError(
-                    f"{self.plan.op.name}: operand {self.plan.op.signature.operand(i).name} was overwritten in place after the "
-                    "forward pass; run forward again, or overwrite after backward()"
+                    f"{self.plan.op.name}: operand {operand} was overwritten in place after the forward pass; run "
+                    "forward again, or overwrite after backward()"
                 )
 
     def _value(self, source: str, key: Any, grads: list[Tensor | None]) -> Any:

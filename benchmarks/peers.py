@@ -1,0 +1,115 @@
+"""dlcore against PyTorch eager on the CPU: matrix products and whole training steps (forward, backward, update)."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import dlcore as dl
+from benchmarks import harness, models
+from dlcore import nn, optim
+from dlcore.profile import profile
+
+STEPS = [  # name, model, batch, image shape, optimizer
+    ("mlp step b32 sgd", "mlp", 32, (784,), "sgd"),
+    ("mlp step b32 adam", "mlp", 32, (784,), "adam"),
+    ("mlp step b128 sgd", "mlp", 128, (784,), "sgd"),
+    ("mlp step b128 adam", "mlp", 128, (784,), "adam"),
+    ("lenet step b128 adam", "lenet", 128, (1, 28, 28), "adam"),
+    ("resnet20 step b64 sgd", "resnet20", 64, (3, 32, 32), "sgd"),
+]
+SIZES = (512, 1024, 2048)
+
+
+def rows(only: str = "") -> Iterator[harness.Row]:
+    """Every row whose name contains `only`."""
+    from dlcore import _C
+
+    dl.set_device("cpu")
+    torch.set_num_threads(_C.num_threads())
+    peak = _C.fma_peak(0.3)
+    for n in SIZES:
+        if only in f"sgemm {n}":
+            yield _sgemm(n, peak)
+    for name, *spec in STEPS:
+        if only in name:
+            yield _step(name, *spec, peak)
+
+
+def _sgemm(n: int, peak: float) -> harness.Row:
+    rng = np.random.default_rng(n)
+    a, b = (rng.normal(size=(n, n)).astype(np.float32) for _ in range(2))
+    ta, tb, da, db = torch.from_numpy(a), torch.from_numpy(b), dl.asarray(a), dl.asarray(b)
+    exact = [a.astype(np.float64) @ b]
+    errors = harness.relative_error([da @ db], exact), harness.relative_error([ta @ tb], exact)
+    return harness.compare(f"sgemm {n}", lambda: da @ db, lambda: ta @ tb, errors, 2 * n**3, peak)
+
+
+def _step(name: str, model: str, batch: int, shape: tuple[int, ...], optimizer: str, peak: float) -> harness.Row:
+    ours, theirs = models.twins(model)
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(batch, *shape)).astype(np.float32), rng.integers(0, 10, batch)
+    dx, dy, tx, ty = dl.asarray(x), dl.asarray(labels), torch.from_numpy(x), torch.from_numpy(labels)
+    errors = _gradient_errors(ours, theirs, (dx, dy), (tx, ty))
+    step, peer = _dlcore_step(ours, optimizer, dx, dy), _torch_step(theirs, optimizer, tx, ty)
+    with profile() as p:
+        step()
+    return harness.compare(name, step, peer, errors, p.flops, peak)
+
+
+def _gradient_errors(ours: Any, theirs: Any, ours_data: Any, peer_data: Any) -> tuple[float, float]:
+    """Errors of all parameters' gradients against the peer in float64."""
+    exact_model = copy.deepcopy(theirs).double()
+    torch.nn.functional.cross_entropy(exact_model(peer_data[0].double()), peer_data[1]).backward()
+    peer = copy.deepcopy(theirs)
+    torch.nn.functional.cross_entropy(peer(peer_data[0]), peer_data[1]).backward()
+    nn.cross_entropy(ours(ours_data[0]), ours_data[1]).backward()
+    exact = [p.grad.numpy() for p in exact_model.parameters()]
+    errors = (
+        harness.relative_error([p.grad for p in ours.parameters()], exact),
+        harness.relative_error([p.grad.numpy() for p in peer.parameters()], exact),
+    )
+    ours.zero_grad()
+    return errors
+
+
+def _dlcore_step(model: Any, optimizer: str, x: Any, y: Any) -> Any:
+    parameters = list(model.parameters())
+    opt = optim.SGD(parameters, lr=1e-3, momentum=0.9) if optimizer == "sgd" else optim.Adam(parameters, lr=1e-3)
+
+    def step() -> None:
+        loss = nn.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+
+    return step
+
+
+def _torch_step(model: Any, optimizer: str, x: Any, y: Any) -> Any:
+    make = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    opt = make(model.parameters(), lr=1e-3, **({"momentum": 0.9} if optimizer == "sgd" else {}))
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+
+    return step
+
+
+def main(argv: list[str]) -> None:
+    """Print the table; with --json also write it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks peers", description=__doc__)
+    parser.add_argument("--json", metavar="FILE", help="write the rows as a JSON list")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains TEXT")
+    given = parser.parse_args(argv)
+    found = list(rows(given.only))
+    print(harness.table(found))
+    harness.save(given.json, found)
