@@ -2,7 +2,7 @@
 
 Both sides of a comparison run in one process and in turn, with a pause before each sample, so that worker threads of
 one library that still spin do not take a core from the other. A sample repeats its function until it lasts long enough
-to be read; the median over rounds is reported with the quartiles. A row whose result is wrong is not printed: it raises.
+to be read; the median over rounds is reported with quartiles. A row whose result is wrong is not printed: it raises.
 """
 
 from __future__ import annotations

@@ -147,7 +147,16 @@ def get_backend(name: str) -> Backend:
         if name not in settings.BACKENDS:
             raise BackendError(f"unknown backend {name!r}; expected one of {', '.join(settings.BACKENDS)}")
         _backends[name] = importlib.import_module(f"dlcore.backends.{name}").load()
+        if settings.get("DEBUG"):
+            _check_every_output()
     return _backends[name]
+
+
+def _check_every_output() -> None:
+    from dlcore.debug import check_outputs
+
+    if check_outputs not in _listeners:
+        _listeners.append(check_outputs)
 
 
 def _best() -> Backend:

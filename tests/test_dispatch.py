@@ -5,8 +5,9 @@ import pytest
 
 import dlcore as dl
 from dlcore import dispatch, settings
+from dlcore.debug import check_outputs
 from dlcore.dispatch import Call, get_backend, implement, listening, variants
-from dlcore.errors import BackendError, DeviceError
+from dlcore.errors import ArgumentError, BackendError, DeviceError, KernelError
 from dlcore.op import OPS
 from dlcore.profile import profile
 
@@ -108,6 +109,28 @@ def test_profile_counts_flops_and_bytes(device):
     (row,) = p.rows.values()
     assert (row.calls, row.flops, row.nbytes) == (1, 2 * 2 * 3 * 4, 4 * (6 + 12 + 8))
     assert "matmul" in str(p)
+
+
+def test_debug_traps_a_nan_from_nowhere():
+    with (
+        listening(check_outputs),
+        pytest.raises(ArgumentError, match=r"^log \(reference on numpy\): NaN in the output"),
+    ):
+        OPS["log"](dl.tensor([-1.0], device="numpy"))
+
+
+def test_debug_lets_a_nan_pass_through():
+    with listening(check_outputs):
+        OPS["exp"](dl.tensor([float("nan")], device="numpy"))
+
+
+def test_debug_traps_a_kernel_with_the_wrong_dtype():
+    implement("exp", "numpy", "wrong")(lambda x: x.astype(np.float64))
+    get_backend("numpy").plans.clear()
+    with listening(check_outputs), pytest.raises(KernelError, match=r"^exp \(wrong on numpy\): returned float64"):
+        OPS["exp"](dl.ones(2, device="numpy"))
+    variants("exp", "numpy").pop(0)
+    get_backend("numpy").plans.clear()
 
 
 def test_plans_do_not_grow_without_bound(monkeypatch):

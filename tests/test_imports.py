@@ -16,7 +16,7 @@ LAYERS = [
     {"op"},
     {"tensor", "autograd", "dispatch"},
     {"creation"},
-    {"testing", "backends", "profile"},
+    {"testing", "backends", "profile", "debug"},
     {"ops"},
     {"nn", "optim"},
     {"io", "data", "distributed"},
