@@ -22,7 +22,8 @@ def _product(a: Array, b: Array, bias: Array | None = None, activation: str = "n
     if dtypes.is_half(a.dtype):
         wide = _product(a.astype(np.float32), b.astype(np.float32), _widened(bias), activation)
         return wide.astype(a.dtype)
-    out: Array = _C.empty((*a.shape[:-2], a.shape[-2], b.shape[-1]), a.dtype)
+    lead = a.shape[:-2] if b.ndim == 2 or b.shape[0] == 1 else b.shape[:-2]
+    out: Array = _C.empty((*lead, a.shape[-2], b.shape[-1]), a.dtype)
     _C.matmul(a, b, out, bias, activation)
     return out
 
@@ -48,3 +49,11 @@ def _stack(x: Array, lead: tuple[int, ...]) -> Array:
     if prod(x.shape[:-2]) != 1:
         x = np.broadcast_to(x, (*lead, *x.shape[-2:]))
     return x.reshape(prod(x.shape[:-2]), *x.shape[-2:])
+
+
+@implement("linear", "cpu", refuse=_refuse_ints)
+def linear(x: Array, w: Array, b: Array | None = None, *, activation: str = "none") -> Array:
+    """`act(x[..., I] @ w[O, I].T + b)`, bias and activation while the tile is still in registers."""
+    flat = x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    bias = b if b is None or b.flags.c_contiguous else b.copy()
+    return _product(flat, w.T, bias, activation).reshape(*x.shape[:-1], w.shape[0])
