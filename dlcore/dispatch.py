@@ -7,6 +7,7 @@ costs two dictionary look-ups.
 from __future__ import annotations
 
 import importlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -115,7 +116,15 @@ class Event(NamedTuple):
 _variants: dict[tuple[str, str], list[Variant]] = {}
 _backends: dict[str, Backend] = {}
 _listeners: list[Callable[[Event], None]] = []
-_default: list[Backend] = []
+_process_default: list[Backend] = []  # one entry once it is known
+
+
+class _Blocks(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Backend] = []
+
+
+_blocks = _Blocks()  # the `device` blocks that this thread is inside of
 
 
 def implement(
@@ -170,29 +179,30 @@ def _best() -> Backend:
 
 def default_backend() -> Backend:
     """The backend of new tensors: the innermost `device` block, else `DLCORE_BACKEND`."""
-    if not _default:
-        _default.append(get_backend(settings.get("BACKEND")))
-    return _default[-1]
+    if _blocks.stack:
+        return _blocks.stack[-1]
+    if not _process_default:
+        _process_default.append(get_backend(settings.get("BACKEND")))
+    return _process_default[0]
 
 
 @contextmanager
 def device(name: str) -> Iterator[None]:
-    """Create new tensors on another backend inside a `with` block.
+    """Create new tensors on another backend inside a `with` block (of this thread).
 
     >>> with device("numpy"):
     ...     x = dl.zeros((2, 3))
     """
-    default_backend()
-    _default.append(get_backend(name))
+    _blocks.stack.append(get_backend(name))
     try:
         yield
     finally:
-        _default.pop()
+        _blocks.stack.pop()
 
 
 def set_device(name: str) -> None:
     """Make a backend the default of this process (outside `device` blocks)."""
-    _default[:1] = [get_backend(name)]
+    _process_default[:] = [get_backend(name)]
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Backends, variants, devices and listeners."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,15 @@ def test_device_block_switches_and_restores():
     with dl.device("numpy"):
         assert dl.zeros(1).device == "numpy"
     assert dl.zeros(1).device == before
+
+
+def test_device_block_leaves_other_threads_alone():
+    found = []
+    with dl.device("numpy"):
+        thread = threading.Thread(target=lambda: found.append(dl.zeros(1).device))
+        thread.start()
+        thread.join()
+    assert found == [dl.zeros(1).device]
 
 
 def test_an_op_follows_its_operands(device):
