@@ -269,10 +269,14 @@ class Tensor:
         return _binary("remainder", other, self)
 
     def __pow__(self, other: Operand) -> Tensor:
-        return _binary("pow", self, other)
+        from dlcore.ops.elementwise import pow
+
+        return pow(self, other)
 
     def __rpow__(self, other: Operand) -> Tensor:
-        return _binary("pow", other, self)
+        from dlcore.ops.elementwise import pow
+
+        return pow(other, self)
 
     if TYPE_CHECKING:  # ops.matmul.matmul takes these places
 

@@ -69,7 +69,7 @@ def _draw(rng: np.random.Generator, x: Any, dtype: Any) -> Any:
         return x
     wanted = dtypes.dtype(x.dtype or dtype)
     if dtypes.kind(wanted) == "bool":
-        return rng.random(x.shape) < 0.5
+        return np.asarray(rng.random(x.shape) < 0.5)
     if dtypes.kind(wanted) == "int":
         return rng.integers(int(x.low or 0), int(9 if x.high is None else x.high), x.shape).astype(wanted)
     if x.distinct:
