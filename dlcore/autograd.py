@@ -104,6 +104,8 @@ class Node:
             return Tensor._wrap(self.outputs[key], self.plan.backend, self, key)
         if source == "attr":
             return self.attrs[key]
+        if source == "attrs":
+            return self.attrs
         if source == "needs":
             return tuple(e is not None for e in self.edges)
         positions = _positions(self.plan.op, key, len(self.edges))

@@ -60,7 +60,8 @@ class Op:
     vjp: `{operand: function}` or one function that returns a tuple with an entry per operand. A vjp is written with
         ops. Its parameter names say what it needs: `g` (gradient of the first output), `g_<output>`, an operand or
         output by name (kept alive until backward), `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want
-        a gradient), or an attribute. A gradient may have the broadcast shape: the engine sums it down.
+        a gradient), an attribute, or `attrs` (all of them). A gradient may have the broadcast shape: the engine sums it
+        down.
     infer: `infer(dims, **attrs)` returns the output dims that no operand binds; raises DlcoreError for bad attributes.
     dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output.
     flops: floating point operations of a call as a function of its dims.
@@ -170,8 +171,10 @@ class GradientRule:
         for suffix in ("_shape", "_dtype"):
             if name.endswith(suffix) and name.removesuffix(suffix) in names:
                 return suffix, names.index(name.removesuffix(suffix))
-        if name == "needs" or name in op.attrs:
-            return ("needs", 0) if name == "needs" else ("attr", name)
+        if name in ("needs", "attrs"):
+            return name, 0
+        if name in op.attrs:
+            return "attr", name
         raise ValueError(f"vjp of {op.name} asks for {name!r}, which is no operand, output or attribute")
 
 
