@@ -30,6 +30,7 @@ from dlcore.ops.activation import (
     tanhshrink,
     threshold,
 )
+from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dlcore.ops.elementwise import (
     abs,
     acos,

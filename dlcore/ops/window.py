@@ -1,0 +1,75 @@
+"""Sliding windows: the sizes, slices and checks that convolutions and pooling share.
+
+Along one axis, output `o` sees the inputs `o * stride - padding + k * dilation` for each tap `k` of the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+from dlcore.errors import ArgumentError, ShapeError
+from dlcore.signature import Dims, Shape
+
+Sizes = int | Sequence[int]
+
+
+def sizes(value: Any, rank: int, name: str, op: str) -> Shape:
+    """An int repeated for every axis, or the given sizes. Raises ArgumentError for another number of them."""
+    found = (value,) * rank if isinstance(value, int) else value
+    if not isinstance(found, (tuple, list)) or len(found) != rank or not all(isinstance(n, int) for n in found):
+        raise ArgumentError(f"{op}: {name} must be an int or {rank} of them; got {value!r}")
+    return tuple(found)
+
+
+def check(rank: int, least: int, **attrs: Shape) -> None:
+    """Raise ArgumentError unless each attribute is a tuple of `rank` ints, none below `least`."""
+    for name, value in attrs.items():
+        if not isinstance(value, tuple) or len(value) != rank or any(n < least for n in value):
+            raise ArgumentError(f"{name} must be {rank} ints of at least {least}; got {value!r}")
+
+
+def span(kernel: int, dilation: int) -> int:
+    """Inputs from a kernel's first tap to its last."""
+    return dilation * (kernel - 1) + 1
+
+
+def output_sizes(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """Number of whole windows along each axis. Raises ShapeError where not one fits."""
+    found = []
+    for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
+        if span(k, d) > n + 2 * p:
+            raise ShapeError(f"a kernel of {k} (dilation {d}) is longer than an axis of {n} padded by {p}")
+        found.append((n + 2 * p - span(k, d)) // s + 1)
+    return tuple(found)
+
+
+def views(kernel: Shape, out: Shape, stride: Shape, dilation: Shape) -> Iterator[tuple[Any, ...]]:
+    """Per tap, in row-major order: the index that picks what it sees, one element per output, of the padded input."""
+    for tap in product(*map(range, kernel)):
+        axes = zip(tap, out, stride, dilation, strict=True)
+        yield ..., *(slice(t * d, t * d + s * (o - 1) + 1, s) for t, o, s, d in axes)
+
+
+def pad(xp: Any, x: Any, before: Shape, total: Shape, value: Any = 0) -> Any:
+    """`x` inside an array of `total` sizes over the last axes, `before` elements after its start."""
+    lead = x.shape[: x.ndim - len(total)]
+    out = xp.full((*lead, *total), value, dtype=x.dtype)
+    out[inner(before, x.shape[len(lead) :])] = x
+    return out
+
+
+def inner(before: Shape, size: Shape) -> tuple[Any, ...]:
+    """Index of the part that `pad` filled."""
+    return ..., *(slice(p, p + n) for p, n in zip(before, size, strict=True))
+
+
+def padded(size: Shape, padding: Shape) -> Shape:
+    """Sizes with padding on both sides."""
+    return tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
+
+
+def pick(d: Dims, names: str) -> Shape:
+    """The sizes of some dims, written `"H,W"`."""
+    return tuple(d[n] for n in names.split(","))
