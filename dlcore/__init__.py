@@ -100,5 +100,6 @@ from dlcore.ops.elementwise import (
     trunc,
 )
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
+from dlcore.ops.softmax import log_softmax, softmax
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor
