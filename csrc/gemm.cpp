@@ -1,5 +1,8 @@
 #include "gemm.h"
 
+#include <time.h>
+
+#include "gemm_dot.h"
 #include "gemm_pack.h"
 #include "gemm_store.h"
 #include "isa.h"
@@ -8,14 +11,23 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
+constexpr double kWorthATeam = 3e5;  // multiply-adds: some microseconds
+constexpr Index kThin = 48;          // rows or columns, below which packing the other operand costs more than it saves
+constexpr Index kShortSum = 128;     // below: adding up the lanes costs more than packing
+
 template <class T>
-void packed(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store) {
-  const int width = num_threads();
-  const GemmSpace<T> space(width, p.N, p.K);
-  team().run([&](int tid, int nt) {
-    gemm_in_team(tid, nt, p.M, p.N, p.K, PackRows<T>{a, p.a_row, p.a_col}, PackColumns<T>{b, p.b_row, p.b_col}, store,
-                 space);
-  });
+void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store) {
+  const Index M = p.M, N = p.N, K = p.K;
+  const int limit = double(M) * double(N) * double(K) < kWorthATeam ? 1 : num_threads();
+  if (p.a_col == 1 && p.b_row == 1 && K >= kShortSum && smaller(M, N) <= kThin)
+    return team().run([&](int tid, int nt) { dot_in_team(tid, nt, M, N, K, a, p.a_row, b, p.b_col, store); }, limit);
+  const GemmSpace<T> space(limit, N, K);
+  const PackRows<T> rows{a, p.a_row, p.a_col};
+  const auto run = [&](const auto& columns) {
+    team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, store, space); }, limit);
+  };
+  if (p.b_col == 1 && M <= kThin) run(ReadColumns<T>{b, p.b_row});
+  else run(PackColumns<T>{b, p.b_row, p.b_col});
 }
 
 // Without terms to add: only the epilogue.
@@ -35,11 +47,49 @@ void matmul(const Matmul<T>& p) {
     const T* b = p.b + i * p.b_batch;
     const Store<T> store{p.c + i * p.c_batch, p.c_row, p.bias, p.bias_per_row, p.activation, p.accumulate};
     if (p.K <= 0) no_terms(p, store);
-    else packed(p, a, b, store);
+    else multiply(p, a, b, store);
   }
 }
 
-double fma_peak(double) { return 0; }
+double now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+// Chains of multiply-adds in registers, enough of them to hide the latency of each.
+float fma_chains(Index n, float start) {
+  constexpr int kChains = 12;
+  vec<float> x[kChains], factor = broadcast(0.999f), total = {};
+  static_for<kChains>([&](auto i) DL_INLINE_LAMBDA { x[i] = broadcast(start + float(i)); });
+  for (Index k = 0; k < n; ++k) static_for<kChains>([&](auto i) DL_INLINE_LAMBDA { x[i] = fma(x[i], factor, factor); });
+  static_for<kChains>([&](auto i) DL_INLINE_LAMBDA { total += x[i]; });
+  return sum<float>(total);
+}
+
+double fma_peak(double seconds) {
+  constexpr Index kSteps = 100000;
+  constexpr double kFlops = 2.0 * 12 * lanes<float> * kSteps;
+  const int limit = num_threads();
+  const Scratch scratch(sizeof(double) * size_t(limit));
+  double* const rate = static_cast<double*>(scratch.data());
+  team().run(
+      [=](int tid, int nt) {
+        const double start = now();
+        double flops = 0, elapsed = 0;
+        volatile float value = 0;  // each round depends on the one before, so that none is optimised away
+        while (elapsed < seconds) {
+          value = fma_chains(kSteps, value);
+          flops += kFlops;
+          elapsed = now() - start;
+        }
+        rate[tid] = flops / elapsed;
+        team().barrier();
+        for (int i = 1; tid == 0 && i < nt; ++i) rate[0] += rate[i];
+      },
+      limit);
+  return rate[0];
+}
 
 }  // namespace
 

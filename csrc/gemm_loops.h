@@ -1,14 +1,16 @@
 // The packed matrix product (loops and packing after BLIS: Van Zee and van de Geijn, ACM TOMS 41(3), 2015), with its
 // operands' packers and its epilogue as parameters; convolution and recurrent layers are this loop with other ones.
 //
-//   A packer   void pack(Index m0, int rows, Index k0, Index kc, T* out) const      out[k*rows + i] = A[m0+i, k0+k]
-//   B packer   void pack(Index n0, int cols, Index k0, Index kc, T* out) const      out[k*NR + j]   = B[k0+k, n0+j],
-//              zero for cols <= j < NR
-//   epilogue   T* place(Index m0, Index n0, bool last, Index* ld, bool* add) const  where the micro-kernel may store
-//              (or add) a full tile itself, or null to get it by
-//              void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const
-//              with acc[i*NR + j]: the part of C from one block of K. A sum over K arrives in blocks, `first` to
-//              `last`, always in that order; the epilogue adds them up in C.
+//   packer of A  void pack(Index m0, int rows, Index k0, Index kc, T* out) const     out[k*rows + i] = A[m0+i, k0+k]
+//   packer of B  void pack(Index n0, int cols, Index k0, Index kc, T* out) const     out[k*NR + j]   = B[k0+k, n0+j],
+//                zero for cols <= j < NR
+//                static constexpr bool in_place; if true, `const T* at(Index n0, Index k0) const` and `Index row`
+//                give B[k0+k, n0+j] = at(n0, k0)[k*row + j], and pack is called for the last few columns only
+//   epilogue     T* place(Index m0, Index n0, bool last, Index* ld, bool* add) const where the micro-kernel may store
+//                (or add) a tile of NR columns itself, or null to get it by
+//                void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const
+//                with acc[i*NR + j]: the part of C from one block of K. A sum over K arrives in blocks, `first` to
+//                `last`, always in that order; the epilogue adds them up in C.
 //
 // Sums over K are never divided among threads, so the bits of C do not depend on their number.
 #pragma once
@@ -23,18 +25,19 @@ template <class T>
 struct Tiling {
   static constexpr int MR = kVectorRegisters == 32 ? 14 : 6;  // a register tile: MR rows of two vectors
   static constexpr int NR = 2 * lanes<T>;
-  static constexpr Index KC = 256;      // KC x NR of B stays in L1
-  static constexpr Index MC = 24 * MR;  // MC x KC of A stays in L2
+  static constexpr Index KC = 384;      // KC x NR of B stays in L1
+  static constexpr Index MC = 12 * MR;  // MC x KC of A stays in L2
   static constexpr Index NC = 2048;
 };
 
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a(i,k) b[k*ldb + j], for MR rows of exactly NR columns;
-// a(i,k) = a[i + k*lda] ("columns": the packed form) or a[i*lda + k] ("rows").
+// c[i*ldc + j] = (add ? c : 0) + sum over k of a[k*height + i] b[k*ldb + j], of `height` rows and one vector
+// (one_vector) or two vectors (two_vectors) of columns. Meanwhile ahead[k*pace] is fetched into L2.
 template <class T>
-using MicroKernel = void (*)(Index kc, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc, bool add);
+using MicroKernel = void (*)(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool add, const T* ahead,
+                             Index pace);
 template <class T>
 struct MicroKernels {
-  MicroKernel<T> columns[Tiling<T>::MR + 1], rows[Tiling<T>::MR + 1];  // by height
+  MicroKernel<T> one_vector[Tiling<T>::MR + 1], two_vectors[Tiling<T>::MR + 1];  // by height
 };
 template <class T>
 const MicroKernels<T>& micro_kernels();
@@ -47,35 +50,47 @@ struct Panels {
   DL_INLINE int size(Index p) const { return int(begin(p + 1) - begin(p)); }
 };
 
-// The blocks of K: equal, but for the last.
-template <class T>
-DL_INLINE Index k_step(Index K) {
-  const Index blocks = (K + Tiling<T>::KC - 1) / Tiling<T>::KC;
+// The size of all blocks of K but the last, none larger than `largest`.
+DL_INLINE Index k_step(Index K, Index largest) {
+  const Index blocks = (K + largest - 1) / largest;
   return blocks <= 1 ? K : ((K + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
-template <class T>
+inline constexpr Index kShortK = 64;
+
 struct Range {
-  T begin, end;
+  Index begin, end;
 };
 // The tid-th of nt equal parts of [0, n), in whole units.
-DL_INLINE Range<Index> part_of(Index n, Index unit, int tid, int nt) {
+DL_INLINE Range part_of(Index n, Index unit, int tid, int nt) {
   const Index units = (n + unit - 1) / unit;
   return {smaller(n, units * tid / nt * unit), smaller(n, units * (tid + 1) / nt * unit)};
 }
 
+// A panel of B: where the micro-kernel finds it, and what it should fetch for later.
+template <class T>
+struct PanelOfB {
+  const T* data;
+  Index ld;
+  int cols;
+  const T* ahead;
+  Index pace;
+};
+
 // One tile: by the micro-kernel's own store where the epilogue allows it, else by way of a buffer.
 template <class T, class E>
-DL_INLINE void run_tile(MicroKernel<T> micro, Index kc, const T* a, Index lda, const T* b, Index ldb, const E& epilogue,
-                        Index m0, Index n0, int rows, int cols, bool first, bool last) {
+DL_INLINE void run_tile(Index kc, const T* a, int rows, const PanelOfB<T>& b, const E& epilogue, Index m0, Index n0,
+                        bool first, bool last) {
   constexpr int NR = Tiling<T>::NR;
+  const MicroKernels<T>& micro = micro_kernels<T>();
   Index ld = 0;
   bool add = !first;
-  T* c = cols == NR ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
-  if (c != nullptr) return micro(kc, a, lda, b, ldb, c, ld, add);
+  T* c = b.cols == NR ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
+  if (c != nullptr) return micro.two_vectors[rows](kc, a, b.data, b.ld, c, ld, add, b.ahead, b.pace);
   alignas(64) T acc[Tiling<T>::MR * NR];
-  micro(kc, a, lda, b, ldb, acc, NR, false);
-  epilogue.tile(m0, n0, rows, cols, acc, first, last);
+  const MicroKernel<T> kernel = (b.cols <= lanes<T> ? micro.one_vector : micro.two_vectors)[rows];
+  kernel(kc, a, b.data, b.ld, acc, NR, false, b.ahead, b.pace);
+  epilogue.tile(m0, n0, rows, b.cols, acc, first, last);
 }
 
 // Working memory of gemm_in_team: made once, before the team runs.
@@ -84,8 +99,8 @@ class GemmSpace {
  public:
   using Tile = Tiling<T>;
   DL_INLINE GemmSpace(int nt, Index N, Index K)
-      : b_size_(round_up(smaller(Tile::KC + 16, K), 16) * round_up(smaller(Tile::NC, N), Tile::NR)),
-        a_size_(round_up(smaller(Tile::KC + 16, K), 16) * Tile::MC),
+      : b_size_(round_up(smaller(Tile::KC, K), 16) * round_up(smaller(Tile::NC, N), Tile::NR)),
+        a_size_(round_up(smaller(Tile::KC, K), 16) * Tile::MC),
         scratch_(sizeof(T) * size_t(larger(2, nt) * b_size_ + nt * a_size_)),
         nt_(nt) {}
   DL_INLINE T* b(Index i) const { return static_cast<T*>(scratch_.data()) + i * b_size_; }
@@ -106,21 +121,21 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
                   const GemmSpace<T>& space) {
   using Tile = Tiling<T>;
   constexpr int NR = Tile::NR;
-  const bool by_columns = nt > 1 && M < 4 * Tile::MR * nt && N > M;
-  const Range<Index> m = by_columns ? Range<Index>{0, M} : part_of(M, 1, tid, nt);
-  const Range<Index> n = by_columns ? part_of(N, NR, tid, nt) : Range<Index>{0, N};
-  const bool together = nt > 1 && !by_columns;
-  const MicroKernel<T>* micro = micro_kernels<T>().columns;
-  const Index step = k_step<T>(K);
+  const bool by_columns = nt > 1 && N > M && (PackB::in_place || M < 4 * Tile::MR * nt);
+  const Range m = by_columns ? Range{0, M} : part_of(M, 1, tid, nt);
+  const Range n = by_columns ? part_of(N, NR, tid, nt) : Range{0, N};
+  const bool together = nt > 1 && !by_columns && !PackB::in_place;
+  const Index step = k_step(K, Tile::KC);
   T* const a_block = space.a(tid);
   int turn = 0;
 
   for (Index n_block = n.begin; n_block < n.end; n_block += Tile::NC) {
     const Index nc = smaller(Tile::NC, n.end - n_block), b_panels = (nc + NR - 1) / NR;
+    const Index to_pack = PackB::in_place ? nc / NR : 0;  // the first panel to pack
     for (Index k0 = 0; k0 < K; k0 += step) {
       const Index kc = smaller(step, K - k0);
       T* const b_block = space.b(together ? turn++ % 2 : tid);
-      const Range<Index> mine = together ? part_of(b_panels, 1, tid, nt) : Range<Index>{0, b_panels};
+      const Range mine = together ? part_of(b_panels, 1, tid, nt) : Range{to_pack, b_panels};
       for (Index p = mine.begin; p < mine.end; ++p)
         B.pack(n_block + p * NR, int(smaller<Index>(NR, nc - p * NR)), k0, kc, b_block + p * NR * kc);
       if (together) team().barrier();
@@ -132,11 +147,24 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
           for (Index i = 0; i < panels.count; ++i)
             A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller<Index>(64, kc - k),
                    a_block + panels.begin(i) * kc + k * panels.size(i));
-        for (Index p = 0; p < b_panels; ++p)
+        const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
+          const T* next = b_block + (p + 1 < b_panels ? p + 1 : 0) * NR * kc;
+          PanelOfB<T> b{b_block + p * NR * kc, NR, int(smaller<Index>(NR, nc - p * NR)),
+                        next + i * NR * kc / panels.count, (NR + panels.count - 1) / panels.count};
+          if constexpr (PackB::in_place)
+            if (p < to_pack) {
+              const T* here = B.at(n_block + p * NR, k0);
+              b = {here, B.row, NR, here + 8 * B.row, B.row};
+            }
+          run_tile(kc, a_block + panels.begin(i) * kc, panels.size(i), b, epilogue, m_block + panels.begin(i),
+                   n_block + p * NR, k0 == 0, k0 + kc == K);
+        };
+        if (kc > kShortK)  // a panel of B stays in L1 for all rows
+          for (Index p = 0; p < b_panels; ++p)
+            for (Index i = 0; i < panels.count; ++i) tile(i, p);
+        else  // storing C is most of the work: along its rows
           for (Index i = 0; i < panels.count; ++i)
-            run_tile(micro[panels.size(i)], kc, a_block + panels.begin(i) * kc, panels.size(i), b_block + p * NR * kc,
-                     Index(NR), epilogue, m_block + panels.begin(i), n_block + p * NR, panels.size(i),
-                     int(smaller<Index>(NR, nc - p * NR)), k0 == 0, k0 + kc == K);
+            for (Index p = 0; p < b_panels; ++p) tile(i, p);
       }
     }
   }

@@ -5,30 +5,34 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
-template <class T, int MR, bool ByRows>
-void micro(Index kc, const T* a, Index lda, const T* b, Index ldb, T* c, Index ldc, bool add) {
+template <class T, int MR, int Vectors>
+void micro(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool add, const T* ahead, Index pace) {
   constexpr int W = lanes<T>;
-  vec<T> acc[MR][2];
+  vec<T> acc[MR][Vectors];
   static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-    acc[i][0] = acc[i][1] = vec<T>{};
-    __builtin_prefetch(c + i * ldc, 1);
-    __builtin_prefetch(c + i * ldc + 2 * W - 1, 1);
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+      acc[i][v] = vec<T>{};
+      __builtin_prefetch(c + i * ldc + v * W, 1);
+    });
   });
 #pragma GCC unroll 4
   for (Index k = 0; k < kc; ++k) {
-    const vec<T> b0 = load(b), b1 = load(b + W);
+    vec<T> x[Vectors];
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { x[v] = load(b + v * W); });
     static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-      const vec<T> x = broadcast(ByRows ? a[i * lda] : a[i]);
-      acc[i][0] = fma(x, b0, acc[i][0]);
-      acc[i][1] = fma(x, b1, acc[i][1]);
+      const vec<T> y = broadcast(a[i]);
+      static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { acc[i][v] = fma(y, x[v], acc[i][v]); });
     });
-    a += ByRows ? 1 : lda;
+    __builtin_prefetch(ahead, 0, 2);
+    a += MR;
     b += ldb;
+    ahead += pace;
   }
   static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-    T* row = c + i * ldc;
-    store(row, add ? load(row) + acc[i][0] : acc[i][0]);
-    store(row + W, add ? load(row + W) + acc[i][1] : acc[i][1]);
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+      T* at = c + i * ldc + v * W;
+      store(at, add ? load(at) + acc[i][v] : acc[i][v]);
+    });
   });
 }
 
@@ -37,8 +41,8 @@ constexpr MicroKernels<T> make() {
   MicroKernels<T> table = {};
   static_for<Tiling<T>::MR>([&](auto i) {
     constexpr int height = decltype(i)() + 1;
-    table.columns[height] = micro<T, height, false>;
-    table.rows[height] = micro<T, height, true>;
+    table.one_vector[height] = micro<T, height, 1>;
+    table.two_vectors[height] = micro<T, height, 2>;
   });
   return table;
 }

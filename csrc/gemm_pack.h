@@ -21,8 +21,9 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
       if (fit == W) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
       else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
     }
+    const T* lines = p + i0 * stride;
     for (; k < kc; ++k)
-      for (int i = 0; i < fit; ++i) out[k * width + i0 + i] = i < some ? p[(i0 + i) * stride + k] : T(0);
+      for (int i = 0; i < fit; ++i) out[k * width + i0 + i] = i < some ? lines[i * stride + k] : T(0);
   }
 }
 
@@ -62,10 +63,22 @@ struct PackRows {  // a matrix as operand A
 
 template <class T>
 struct PackColumns {  // a matrix as operand B
+  static constexpr bool in_place = false;
   const T* p;
   Index row, col;
   void pack(Index n0, int cols, Index k0, Index kc, T* out) const {
     pack_panel(p + k0 * row + n0 * col, col, row, cols, kc, out, Tiling<T>::NR);
+  }
+};
+
+template <class T>
+struct ReadColumns {  // a matrix with contiguous rows as operand B, where few rows of A make packing it a waste
+  static constexpr bool in_place = true;
+  const T* p;
+  Index row;
+  DL_INLINE const T* at(Index n0, Index k0) const { return p + k0 * row + n0; }
+  void pack(Index n0, int cols, Index k0, Index kc, T* out) const {
+    pack_slices(at(n0, k0), row, cols, kc, out, Tiling<T>::NR);
   }
 };
 

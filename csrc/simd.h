@@ -97,6 +97,15 @@ DL_INLINE vec<float> load(const float* p, Index n) { return (vec<float>)_mm512_m
 DL_INLINE vec<double> load(const double* p, Index n) { return (vec<double>)_mm512_maskz_loadu_pd((1u << n) - 1, p); }
 DL_INLINE void store(float* p, vec<float> v, Index n) { _mm512_mask_storeu_ps(p, (1u << n) - 1, (__m512)v); }
 DL_INLINE void store(double* p, vec<double> v, Index n) { _mm512_mask_storeu_pd(p, (1u << n) - 1, (__m512d)v); }
+#elif defined(__AVX2__)
+DL_INLINE __m256i first_lanes(float, Index n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+DL_INLINE __m256i first_lanes(double, Index n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+DL_INLINE vec<float> load(const float* p, Index n) { return (vec<float>)_mm256_maskload_ps(p, first_lanes(0.f, n)); }
+DL_INLINE vec<double> load(const double* p, Index n) { return (vec<double>)_mm256_maskload_pd(p, first_lanes(0., n)); }
 #else
 template <class T>
 DL_INLINE vec<T> load(const T* p, Index n) {
@@ -104,6 +113,8 @@ DL_INLINE vec<T> load(const T* p, Index n) {
   for (int i = 0; i < lanes<T>; ++i) v[i] = i < n ? p[i] : T(0);
   return v;
 }
+#endif
+#if !defined(__AVX512F__)  // not by AVX2's masked store, which is microcoded on some processors
 template <class T>
 DL_INLINE void store(T* p, vec<T> v, Index n) {
   for (int i = 0; i < lanes<T>; ++i)
@@ -203,6 +214,18 @@ DL_INLINE T sum(vec<T> v) {
   for (int half = lanes<T> / 2; half > 0; half /= 2)
     for (int i = 0; i < half; ++i) x[i] += x[i + half];
   return x[0];
+}
+
+// Lane i of the result is sum(rows[i]), to the bit; lanes<T> rows, which are overwritten.
+template <class T, int Block = lanes<T> / 2>
+DL_INLINE vec<T> sums(vec<T>* rows) {
+  static_for<Block>([&](auto i) DL_INLINE_LAMBDA {
+    const vec<T> a = rows[i], b = rows[i + Block];
+    rows[i] = shuffle<T>(a, b, typename Exchange<T, Block, true, Lanes<T>>::type()) +
+              shuffle<T>(a, b, typename Exchange<T, Block, false, Lanes<T>>::type());
+  });
+  if constexpr (Block > 1) return sums<T, Block / 2>(rows);
+  else return rows[0];
 }
 
 }  // namespace DL_ISA
