@@ -40,6 +40,7 @@ _sequence = itertools.count()
 class Saves(NamedTuple):
     """What a node keeps when a certain set of operands wants gradients."""
 
+    edges: list[int]  # operands to which a gradient flows
     rules: list[GradientRule]
     inputs: list[int]
     outputs: list[int]
@@ -59,12 +60,14 @@ class Node:
     outputs: dict[int, Any]  # saved results
     sequence: int
 
-    def __init__(
-        self, plan: Plan, attrs: Mapping[str, Any], edges: list[Edge], saves: Saves, operands: Any, arrays: Any
-    ) -> None:
+    def __init__(self, plan: Plan, attrs: Mapping[str, Any], saves: Saves, operands: Any, arrays: Any) -> None:
         self.plan = plan
         self.attrs = attrs
+        edges: list[Edge] = [None] * len(operands)
         self.edges = edges
+        for i in saves.edges:
+            x = operands[i]
+            edges[i] = x if x._node is None else (x._node, x._index)
         self.rules = saves.rules
         self.inputs = {i: operands[i] for i in saves.inputs} if saves.inputs else _NOTHING
         self.versions = _versions(self.inputs) if saves.inputs else _NOTHING
@@ -129,19 +132,17 @@ class Node:
         self.edges = self.rules = ()
 
 
-def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any) -> Any:
-    """Wrap the result of an op, with a node behind it when a gradient can flow."""
-    edges = [
-        _edge(x) if ok and isinstance(x, Tensor) and x.requires_grad else None
-        for x, ok in zip(operands, plan.differentiable, strict=True)
-    ]
-    wanted = tuple([e is not None for e in edges])
+def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any, wanted: int) -> Any:
+    """Wrap the result of an op, with a node behind it when a gradient can flow.
+
+    wanted: bit i says that operand i requires a gradient.
+    """
     saves = plan.saves.get(wanted)
     if saves is None:
-        saves = plan.saves[wanted] = _what_to_save(plan.op, wanted)
+        saves = plan.saves[wanted] = _what_to_save(plan, wanted)
     several = type(result) is tuple
     arrays = result if several else (result,)
-    node = Node(plan, attrs, edges, saves, operands, arrays) if saves.rules else None
+    node = Node(plan, attrs, saves, operands, arrays) if saves.rules else None
     if several:
         pairs = enumerate(zip(arrays, plan.flows, strict=True))
         return tuple([Tensor._wrap(a, plan.backend, node if flows else None, i) for i, (a, flows) in pairs])
@@ -161,10 +162,12 @@ def _edge(x: Tensor) -> Edge:
     return x if x._node is None else (x._node, x._index)
 
 
-def _what_to_save(op: Op, wanted: tuple[bool, ...]) -> Saves:
-    rules = [r for r in op.gradient_rules if (any(wanted) if r.operand is None else wanted[r.operand])]
-    inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, len(wanted))}
-    return Saves(rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
+def _what_to_save(plan: Plan, wanted: int) -> Saves:
+    op, count = plan.op, len(plan.differentiable)
+    edges = [i for i, ok in enumerate(plan.differentiable) if ok and wanted >> i & 1]
+    rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
+    inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
+    return Saves(edges, rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
 
 
 def _positions(op: Op, index: int, count: int) -> Sequence[int]:

@@ -98,7 +98,7 @@ class Plan(NamedTuple):
     outputs: tuple[Meta, ...]
     flows: tuple[bool, ...]  # per output: whether it can carry a gradient
     dims: Dims
-    saves: dict[Any, Any]  # the tape's notes on what to keep, by which operands want a gradient
+    saves: dict[int, autograd.Saves]  # what the tape keeps, by which operands want a gradient
 
 
 class Event(NamedTuple):
@@ -227,7 +227,7 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
     backend: Backend | None = None
     arrays: list[Any] = []
     key: list[Any] = [op]
-    wants_grad = False
+    wanted, bit = 0, 1  # which operands want a gradient, one bit each
     for x in operands:
         if isinstance(x, Tensor):
             if x._backend is not backend:
@@ -239,12 +239,13 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
             key.append(array.shape)
             key.append(array.dtype)
             if x.requires_grad:
-                wants_grad = True
+                wanted |= bit
         elif x is None or type(x) in (float, int, bool):
             arrays.append(x)
             key.append(type(x))
         else:
             return apply(op, *_as_tensors(op, operands), **attrs)
+        bit += bit
     if backend is None:
         backend = default_backend()
     if attrs:
@@ -259,8 +260,8 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
     for i, dtype in plan.casts:
         arrays[i] = backend.cast(arrays[i], dtype)
     result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
-    if wants_grad and autograd.mode.enabled:
-        return autograd.record(plan, operands, attrs, result)
+    if wanted and autograd.mode.enabled:
+        return autograd.record(plan, operands, attrs, result, wanted)
     if type(result) is tuple:
         return tuple(Tensor._wrap(array, backend) for array in result)
     out = Tensor._wrap(result, backend)
