@@ -7,6 +7,9 @@
 #include "parallel.h"
 
 namespace dlcore {
+
+void bind_elementwise(py::module_& m);
+
 namespace {
 
 // ---- memory
@@ -230,6 +233,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native CPU kernels of dlcore.";
   dlcore::bind_machine(m);
   dlcore::bind_memory(m);
+  dlcore::bind_elementwise(m);
   dlcore::bind_gemm(m);
   dlcore::bind_vmath(m);
 }

@@ -39,6 +39,7 @@ inline void require(bool condition, const char* message) {
 // ---- arrays
 
 constexpr int kFloat32 = py::detail::npy_api::NPY_FLOAT_, kFloat64 = py::detail::npy_api::NPY_DOUBLE_;
+constexpr int kBool = py::detail::npy_api::NPY_BOOL_;
 
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
 

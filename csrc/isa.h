@@ -4,17 +4,20 @@
 #include <string>
 #include <vector>
 
+#include "elementwise.h"
 #include "gemm.h"
 #include "vmath.h"
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
+  X(elementwise)       \
   X(gemm)              \
   X(vmath)
 
 namespace dlcore {
 
 struct Kernels {
+  ElementwiseKernels elementwise;
   GemmKernels gemm;
   VmathKernels vmath;
 };

@@ -1,0 +1,128 @@
+#include "elementwise.h"
+
+#include "isa.h"
+#include "simd_math.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+// ---- what the table's expressions use
+
+typedef int64_t vec_i64 __attribute__((vector_size(kVectorBytes)));
+
+using DL_ISA::abs;
+DL_INLINE vec<double> abs(vec<double> x) { return (vec<double>)((vec_i64)x & 0x7fffffffffffffff); }
+
+template <class V>
+DL_INLINE V nan_max(V a, V b) {
+  return a != a ? a : max(a, b);
+}
+template <class V>
+DL_INLINE V nan_min(V a, V b) {
+  return a != a ? a : min(a, b);
+}
+
+template <class V>
+DL_INLINE V bounded(V x, V low, V high) {
+  const V raised = x < low ? low : x;
+  return raised > high ? high : raised;
+}
+
+// Kahan's corrections: log(u) / (u - 1) and its inverse vary slowly, so that the rounding of u cancels.
+template <class V>
+DL_INLINE V log1p(V x) {
+  const V u = x + 1, d = u - 1;
+  return (d == 0) | (u == u + u) ? (d == 0 ? x : log(u)) : log(u) * (x / d);
+}
+template <class V>
+DL_INLINE V expm1(V x) {
+  const V u = exp(x), d = u - 1;
+  return (u == 1) | (x != x) ? x : (d == -1) | (u == u + u) ? d : d * (x / log(u));
+}
+
+// The approximation of Hendrycks and Gimpel (arXiv:1606.08415): Phi(x) ~ (1 + tanh(inner(x))) / 2
+template <class T>
+DL_INLINE vec<T> gelu_inner(vec<T> x) {
+  return T(0.79788456080286535588) * (x + T(0.044715) * x * x * x);
+}
+template <class T>
+DL_INLINE vec<T> gelu_tanh_slope(vec<T> x) {
+  const vec<T> t = tanh(gelu_inner<T>(x));
+  const vec<T> inner_slope = T(0.79788456080286535588) + T(3 * 0.044715 * 0.79788456080286535588) * x * x;
+  return T(0.5) * (T(1) + t) + T(0.5) * x * (T(1) - t * t) * inner_slope;
+}
+// Phi(x) + x phi(x)
+template <class T>
+DL_INLINE vec<T> gelu_slope(vec<T> x) {
+  const vec<T> cdf = T(0.5) * (T(1) + erf(x * T(0.70710678118654752440)));
+  return cdf + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794);
+}
+template <class T>
+DL_INLINE vec<T> silu_slope(vec<T> x) {
+  const vec<T> s = sigmoid(x);
+  return s * (T(1) + x * (T(1) - s));
+}
+
+// ---- the table as functors, and functors as blocks
+
+#define DL_FUNCTOR(name, count, value)                                                                                 \
+  template <class T>                                                                                                   \
+  struct name##_of {                                                                                                   \
+    using Operands = MakeIndices<count>::type;                                                                         \
+    DL_INLINE static vec<T> at(vec<T> a, [[maybe_unused]] vec<T> b = vec<T>{}, [[maybe_unused]] vec<T> c = vec<T>{}) { \
+      return value;                                                                                                    \
+    }                                                                                                                  \
+  };
+DL_MAPS(DL_FUNCTOR)
+
+template <class T, class F, int... K>
+DL_INLINE void map(Index n, const void* const* operands, void* out, Indices<K...>) {
+  T* y = static_cast<T*>(out);
+  const T* x[] = {static_cast<const T*>(operands[K])...};
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) store(y + i, F::at(load(x[K] + i)...));
+  if (i < n) store(y + i, F::at(load(x[K] + i, n - i)...), n - i);
+}
+template <class T, class F>
+void map(Index n, const void* const* operands, void* out) {
+  map<T, F>(n, operands, out, typename F::Operands());
+}
+
+#define DL_COMPARISON(name, sign)                              \
+  template <class T>                                           \
+  void name(Index n, const void* const* operands, void* out) { \
+    const T* a = static_cast<const T*>(operands[0]);           \
+    const T* b = static_cast<const T*>(operands[1]);           \
+    bool* __restrict y = static_cast<bool*>(out);              \
+    for (Index i = 0; i < n; ++i) y[i] = a[i] sign b[i];       \
+  }
+DL_COMPARISONS(DL_COMPARISON)
+
+template <class T>
+void where(Index n, const void* const* operands, void* out) {
+  const unsigned char* condition = static_cast<const unsigned char*>(operands[0]);
+  const T* a = static_cast<const T*>(operands[1]);
+  const T* b = static_cast<const T*>(operands[2]);
+  T* __restrict y = static_cast<T*>(out);
+  for (Index i = 0; i < n; ++i) y[i] = condition[i] ? a[i] : b[i];
+}
+
+template <class T>
+void fill(Block* blocks) {
+#define DL_FILL_MAP(name, ...) blocks[k_##name] = map<T, name##_of<T>>;
+#define DL_FILL_COMPARISON(name, ...) blocks[k_##name] = name<T>;
+  DL_MAPS(DL_FILL_MAP)
+  DL_COMPARISONS(DL_FILL_COMPARISON)
+  blocks[k_where] = where<T>;
+}
+
+}  // namespace
+
+void fill_elementwise(Kernels& kernels) {
+  fill<float>(kernels.elementwise.f32);
+  fill<double>(kernels.elementwise.f64);
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

@@ -1,0 +1,116 @@
+#include "strided.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+namespace dlcore {
+namespace {
+
+constexpr Index kGrain = 16384;  // elements worth a thread
+constexpr Index kPiece = 512;    // elements copied at a time from an operand that is not contiguous
+constexpr Index kMaxItem = 8;
+
+template <class T>
+void gather(Index n, const char* from, Index stride, char* to) {
+  for (Index i = 0; i < n; ++i) std::memcpy(to + i * Index(sizeof(T)), from + i * stride, sizeof(T));
+}
+void gather(Index n, const char* from, Index stride, char* to, Index itemsize) {
+  if (itemsize == 4) gather<float>(n, from, stride, to);
+  else if (itemsize == 8) gather<double>(n, from, stride, to);
+  else gather<char>(n, from, stride, to);
+}
+
+// One row: operands with a fixed stride, the output contiguous.
+class Row {
+ public:
+  Row(const StridedMap& map, Block block) : map_(map), block_(block), axis_(map.rank - 1) {
+    for (int k = 0; k < map.count; ++k) {
+      const StridedOperand& x = map.operand[k];
+      direct_[k] = x.stride[axis_] == x.itemsize && reinterpret_cast<std::uintptr_t>(x.data) % x.itemsize == 0;
+      all_direct_ = all_direct_ && direct_[k];
+    }
+  }
+  void run(Index n, const char* const* data, char* out) {
+    if (all_direct_) return block_(n, reinterpret_cast<const void* const*>(data), out);
+    for (Index start = 0; start < n; start += kPiece) {
+      const Index count = std::min(kPiece, n - start);
+      const void* pieces[kMaxOperands];
+      for (int k = 0; k < map_.count; ++k) pieces[k] = piece(k, data[k], start, count);
+      block_(count, pieces, out + start * map_.out_itemsize);
+    }
+  }
+
+ private:
+  const void* piece(int k, const char* data, Index start, Index count) {
+    const StridedOperand& x = map_.operand[k];
+    const Index stride = x.stride[axis_];
+    const char* from = data + start * stride;
+    if (direct_[k]) return from;
+    if (stride != 0 || start == 0) gather(count, from, stride, buffer_[k], x.itemsize);
+    return buffer_[k];
+  }
+
+  const StridedMap& map_;
+  const Block block_;
+  const int axis_;
+  bool all_direct_ = true, direct_[kMaxOperands];
+  alignas(64) char buffer_[kMaxOperands][kPiece * kMaxItem];
+};
+
+// The elements [begin, end) of the output, row by row.
+void run_range(const StridedMap& map, Block block, Index begin, Index end) {
+  const int last = map.rank - 1;
+  Index at[kMaxRank], rest = begin;
+  const char* data[kMaxOperands];
+  for (int k = 0; k < map.count; ++k) data[k] = map.operand[k].data;
+  for (int i = last; i >= 0; --i) {
+    at[i] = rest % map.dim[i], rest /= map.dim[i];
+    for (int k = 0; k < map.count; ++k) data[k] += at[i] * map.operand[k].stride[i];
+  }
+  Row row(map, block);
+  while (true) {
+    const Index n = std::min(map.dim[last] - at[last], end - begin);
+    row.run(n, data, map.out + begin * map.out_itemsize);
+    begin += n;
+    if (begin >= end) return;
+    for (int k = 0; k < map.count; ++k) data[k] -= at[last] * map.operand[k].stride[last];
+    at[last] = 0;
+    for (int i = last - 1; i >= 0; --i) {
+      for (int k = 0; k < map.count; ++k) data[k] += map.operand[k].stride[i];
+      if (++at[i] < map.dim[i]) break;
+      at[i] = 0;
+      for (int k = 0; k < map.count; ++k) data[k] -= map.dim[i] * map.operand[k].stride[i];
+    }
+  }
+}
+
+}  // namespace
+
+Index StridedMap::size() const {
+  Index n = 1;
+  for (int i = 0; i < rank; ++i) n *= dim[i];
+  return n;
+}
+
+void StridedMap::coalesce() {
+  int kept = 0;
+  for (int i = 0; i < rank; ++i) {
+    if (dim[i] == 1) continue;
+    bool joins = kept > 0;
+    for (int k = 0; joins && k < count; ++k) joins = operand[k].stride[kept - 1] == dim[i] * operand[k].stride[i];
+    const int to = joins ? kept - 1 : kept++;
+    dim[to] = joins ? dim[to] * dim[i] : dim[i];
+    for (int k = 0; k < count; ++k) operand[k].stride[to] = operand[k].stride[i];
+  }
+  rank = kept;
+  if (rank > 0) return;
+  rank = 1, dim[0] = 1;
+  for (int k = 0; k < count; ++k) operand[k].stride[0] = operand[k].itemsize;
+}
+
+void StridedMap::run(Block block) const {
+  parallel_for(0, size(), kGrain, [&](Index begin, Index end) { run_range(*this, block, begin, end); });
+}
+
+}  // namespace dlcore
