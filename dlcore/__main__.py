@@ -1,4 +1,4 @@
-"""Command line: `python -m dlcore doctor` and `python -m dlcore env`."""
+"""Command line: `python -m dlcore doctor`, `env` and `ops`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ def main(argv: list[str] | None = None) -> int:
     check.add_argument("--device", help="backend to look at (default: the one that DLCORE_BACKEND chooses)")
     check.add_argument("--ops", action="store_true", help="one line per op, with the reasons of refusals")
     commands.add_parser("env", help="versions and DLCORE_* settings, for a bug report")
+    commands.add_parser("ops", help="the op table, as Markdown")
     given = parser.parse_args(argv)
+    makers = {
+        "doctor": lambda: doctor.report(given.device, given.ops),
+        "env": doctor.environment,
+        "ops": doctor.op_table,
+    }
     try:
-        lines = doctor.environment() if given.command == "env" else doctor.report(given.device, given.ops)
+        lines = makers[given.command]()
         print("\n".join(lines))
     except DlcoreError as error:
         print(f"dlcore: {error}", file=sys.stderr)

@@ -91,6 +91,16 @@ def _example(op: Op) -> Call:
     return Call(op, tuple(shapes), dtypes.float32, dims, attrs)
 
 
+def op_table() -> Iterator[str]:
+    """Every op as a Markdown table: signature with attributes, whether it has a gradient, what it computes."""
+    yield "| op | signature | attributes | gradient | |"
+    yield "|---|---|---|---|---|"
+    for op in OPS.values():
+        attrs = ", ".join(f"{name}={value!r}" for name, value in op.attrs.items())
+        first = op.doc.partition("\n")[0].replace("|", "\\|")
+        yield f"| {op.name} | `{op.signature}` | {attrs} | {'yes' if op.vjp else ''} | {first} |"
+
+
 def _per_op(backend: Backend) -> Iterator[str]:
     for op in OPS.values():
         variant, refused = path(op, backend)
