@@ -1,0 +1,72 @@
+"""Exponential moving average of a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from dlcore.creation import tensor
+from dlcore.errors import ArgumentError
+from dlcore.nn.module import Module
+from dlcore.nn.parameter import swap
+from dlcore.tensor import Tensor
+
+
+class EMA:
+    """Running average of parameters, average = decay * average + (1 - decay) * parameter; buffers are copied.
+
+    Polyak & Juditsky, "Acceleration of stochastic approximation by averaging" (1992).
+
+    >>> ema = EMA(model, 0.999)
+    >>> opt.step(); ema.update()
+    >>> with ema.swap():
+    ...     evaluate(model)
+    """
+
+    def __init__(self, model: Module, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ArgumentError(f"EMA: decay must lie in [0, 1); got {decay}")
+        self.model, self.decay = model, decay
+        self._average = {name: tensor(x, device=x.device) for name, x in model.state_dict().items()}
+
+    def update(self) -> None:
+        """Take the model's present values into the average."""
+        buffers = {id(x._array) for x in self.model.buffers()}
+        for name, x in self.model.state_dict().items():
+            average = self._average[name]
+            if id(x._array) in buffers:
+                average.assign(x)
+            else:
+                values = average.storage()
+                values += (1 - self.decay) * (x._array - values)
+
+    @contextmanager
+    def swap(self) -> Iterator[None]:
+        """Give the model the averaged values inside a `with` block."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        done: set[int] = set()
+        for name, x in self.model.state_dict().items():
+            if id(x._array) not in done:
+                swap(x, self._average[name])
+                done.add(id(x._array))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Averaged values by path; `model.load_state_dict` takes them too."""
+        return {name: x.detach() for name, x in self._average.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned. Raises ArgumentError when names or shapes differ."""
+        fits = state.keys() == self._average.keys() and all(
+            tuple(state[name].shape) == x.shape for name, x in self._average.items()
+        )
+        if not fits:
+            raise ArgumentError("EMA: the state has other names or shapes than the model; nothing was loaded")
+        for name, x in self._average.items():
+            x.assign(state[name])
