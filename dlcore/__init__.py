@@ -1,6 +1,6 @@
 """dlcore: a small, readable GPU-accelerated array framework."""
 
-from dlcore import autograd, dispatch, errors, ops
+from dlcore import autograd, dispatch, errors, nn, ops, optim
 from dlcore.autograd import checkpoint, grad, gradients, no_grad, value_and_grad
 from dlcore.creation import arange, asarray, eye, full, linspace, ones, ones_like, tensor, zeros, zeros_like
 from dlcore.dispatch import default_backend, device, set_device
