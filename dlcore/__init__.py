@@ -31,6 +31,7 @@ from dlcore.ops.activation import (
     threshold,
 )
 from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from dlcore.ops.einsum import einsum
 from dlcore.ops.elementwise import (
     abs,
     acos,
@@ -99,7 +100,25 @@ from dlcore.ops.elementwise import (
     tanh,
     trunc,
 )
+from dlcore.ops.embed import embedding
+from dlcore.ops.gather import index_add, scatter, scatter_add, take, take_along_axis
+from dlcore.ops.index import masked_fill, masked_select, nonzero, one_hot
+from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, split, stack, tile, tril, triu, unstack
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
+from dlcore.ops.shape import (
+    astype,
+    broadcast_to,
+    expand_dims,
+    flatten,
+    meshgrid,
+    moveaxis,
+    permute_dims,
+    reshape,
+    squeeze,
+    swapaxes,
+    unflatten,
+    where,
+)
 from dlcore.ops.softmax import log_softmax, softmax
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor

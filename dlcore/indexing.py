@@ -92,14 +92,15 @@ def _positions(entry: Any, shape: Sequence[int], axis: int) -> list[Any]:
     if dtype is None or dtype.kind not in "iub":
         raise DTypeError(f"cannot index with {type(entry).__name__ if dtype is None else dtype}")
     if dtype.kind != "b":
-        return [_in_range(entry, shape[axis], axis)]
+        return [in_range(entry, shape[axis], axis)]
     mask = np.asarray(entry)
     if mask.ndim == 0 or mask.shape != tuple(shape[axis : axis + mask.ndim]):
         raise ShapeError(f"mask of shape {mask.shape} on axes of sizes {tuple(shape[axis : axis + mask.ndim])}")
     return list(np.nonzero(mask))
 
 
-def _in_range(positions: Any, size: int, axis: int) -> Any:
+def in_range(positions: Any, size: int, axis: int) -> Any:
+    """`positions` themselves. Raises IndexRangeError that names the first one outside [-size, size)."""
     host = np.asarray(positions)
     if host.size and not (-size <= host.min() and host.max() < size):
         bad = host[(host < -size) | (host >= size)].ravel()[0]

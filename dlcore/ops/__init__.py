@@ -1,5 +1,35 @@
 """Every op, one file per family. Importing this package fills the op table."""
 
-from dlcore.ops import activation, conv, elementwise, index, matmul, reduce, shape, softmax
+from dlcore.ops import (
+    activation,
+    conv,
+    conv_records,
+    einsum,
+    elementwise,
+    embed,
+    gather,
+    index,
+    join,
+    matmul,
+    reduce,
+    shape,
+    softmax,
+    window,
+)
 
-__all__ = ["activation", "conv", "elementwise", "index", "matmul", "reduce", "shape", "softmax"]
+__all__ = [
+    "activation",
+    "conv",
+    "conv_records",
+    "einsum",
+    "elementwise",
+    "embed",
+    "gather",
+    "index",
+    "join",
+    "matmul",
+    "reduce",
+    "shape",
+    "softmax",
+    "window",
+]

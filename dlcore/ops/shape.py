@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
 from dlcore import dtypes
-from dlcore.errors import IndexRangeError, ShapeError
+from dlcore.errors import ArgumentError, IndexRangeError, ShapeError
 from dlcore.op import Arr, Op, define, sample
 from dlcore.signature import Dims, Shape, broadcast_shapes
 from dlcore.tensor import Tensor
@@ -124,3 +124,79 @@ def expand_reduced(g: Tensor, shape: Shape, axis: Any, keepdims: bool) -> Tensor
     axes = axis_tuple(axis, len(shape))
     out: Tensor = reshape(g, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
     return out
+
+
+def squeeze(x: Tensor, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    """`x` without axes of size 1: the given ones, or all. Raises ShapeError when one has another size."""
+    axes = [i for i, n in enumerate(x.shape) if n == 1] if axis is None else axis_tuple(axis, x.ndim)
+    if any(x.shape[i] != 1 for i in axes):
+        raise ShapeError(f"squeeze: axis {axis} of shape {x.shape} is not of size 1")
+    return x.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes))
+
+
+def expand_dims(x: Tensor, axis: int = 0) -> Tensor:
+    """`x` with a new axis of size 1 at place `axis` of the result."""
+    at = axis_index(axis, x.ndim + 1)
+    return x.reshape((*x.shape[:at], 1, *x.shape[at:]))
+
+
+def flatten(x: Tensor, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """Axes start_axis to end_axis (included) as one.
+
+    >>> flatten(dl.ones((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    if x.ndim == 0:
+        return x.reshape(1)
+    start, end = axis_index(start_axis, x.ndim), axis_index(end_axis, x.ndim)
+    if start > end:
+        raise ShapeError(f"flatten: axis {start_axis} comes after axis {end_axis}")
+    return x.reshape((*x.shape[:start], prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
+def unflatten(x: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
+    """One axis as several of the given sizes, of which one may be -1.
+
+    >>> unflatten(dl.ones((2, 12)), 1, (3, -1)).shape
+    (2, 3, 4)
+    """
+    at = axis_index(axis, x.ndim)
+    known = -prod(sizes)
+    filled = tuple(x.shape[at] // known if n == -1 and known > 0 else n for n in sizes)
+    if prod(filled) != x.shape[at] or min(filled, default=0) < 0:
+        raise ShapeError(f"unflatten: axis {axis} of size {x.shape[at]} does not split into {tuple(sizes)}")
+    return x.reshape(x.shape[:at] + filled + x.shape[at + 1 :])
+
+
+def moveaxis(x: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+    """Axes moved to other places; the rest keep their order.
+
+    >>> moveaxis(dl.ones((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
+    sources, targets = axis_tuple(source, x.ndim), axis_tuple(destination, x.ndim)
+    if len(sources) != len(targets):
+        raise ShapeError(f"moveaxis: {len(sources)} axes cannot move to {len(targets)} places")
+    order = [i for i in range(x.ndim) if i not in sources]
+    for target, axis in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, axis)
+    return x.permute(*order)
+
+
+def swapaxes(x: Tensor, axis1: int, axis2: int) -> Tensor:
+    """Two axes exchanged."""
+    order = list(range(x.ndim))
+    i, j = axis_index(axis1, x.ndim), axis_index(axis2, x.ndim)
+    order[i], order[j] = j, i
+    return x.permute(*order)
+
+
+def meshgrid(*xs: Tensor, indexing: str = "xy") -> tuple[Tensor, ...]:
+    """Vectors spread over a common grid: axis i belongs to vector i, the first two swapped for `xy` indexing."""
+    if indexing not in ("xy", "ij") or any(x.ndim != 1 for x in xs):
+        raise ArgumentError(f"meshgrid: expected vectors and indexing 'xy' or 'ij'; got indexing {indexing!r}")
+    shape = tuple(x.size for x in xs)
+    grids: list[Tensor] = [
+        broadcast_to(x.reshape((-1,) + (1,) * (len(xs) - i - 1)), shape=shape) for i, x in enumerate(xs)
+    ]
+    return tuple(swapaxes(g, 0, 1) if indexing == "xy" and len(xs) > 1 else g for g in grids)
