@@ -268,17 +268,11 @@ class Tensor:
     def __rmod__(self, other: Operand) -> Tensor:
         return _binary("remainder", other, self)
 
-    def __pow__(self, other: Operand) -> Tensor:
-        from dlcore.ops.elementwise import pow
+    if TYPE_CHECKING:  # the functions pow and matmul of dlcore.ops take these places
 
-        return pow(self, other)
+        def __pow__(self, other: Operand) -> Tensor: ...
 
-    def __rpow__(self, other: Operand) -> Tensor:
-        from dlcore.ops.elementwise import pow
-
-        return pow(other, self)
-
-    if TYPE_CHECKING:  # ops.matmul.matmul takes these places
+        def __rpow__(self, other: Operand) -> Tensor: ...
 
         def __matmul__(self, other: Operand) -> Tensor: ...
 

@@ -373,3 +373,7 @@ def pow(x1: Any, x2: Any) -> Tensor:
 
 def _is_int(x: Any) -> bool:
     return type(x) is int or (hasattr(x, "dtype") and dtypes.kind(x.dtype) == "int")
+
+
+Tensor.__pow__ = pow  # type: ignore[method-assign]
+Tensor.__rpow__ = lambda x2, x1: pow(x1, x2)  # type: ignore[method-assign]
