@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlcore.creation import asarray
-from dlcore.errors import ArgumentError, ShapeError
+from dlcore.errors import ArgumentError
 from dlcore.ops import window
 from dlcore.ops.conv_records import FAMILY
-from dlcore.ops.window import Sizes
+from dlcore.ops.window import Sizes, as_tensor
 from dlcore.signature import Shape
 from dlcore.tensor import Tensor
 
@@ -51,15 +50,15 @@ def _run(
     rank: int, x: Any, w: Any, b: Any, stride: Sizes, padding: Sizes | str, dilation: Sizes, groups: int
 ) -> Tensor:
     name = f"conv{rank}d"
-    x, w = _images(x, "x", rank, name), _images(w, "w", rank, name)
-    attrs = _attrs(name, rank, stride=stride, dilation=dilation)
+    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name)
+    attrs = window.attrs(name, rank, stride=stride, dilation=dilation)
     extra = [0] * len(attrs["stride"])
     if padding == "same":
         attrs["padding"], extra = _same(name, w.shape[2:], **attrs)
     else:
-        attrs |= _attrs(name, rank, padding=0 if padding == "valid" else padding)
+        attrs |= window.attrs(name, rank, padding=0 if padding == "valid" else padding)
     y: Tensor = FAMILY[max(rank, 2)].conv(x, w, b, **attrs, groups=groups)
-    return _without_unit_axis(y[..., *(slice(e, None) for e in extra)] if any(extra) else y, rank)
+    return window.without_unit_axis(y[..., *(slice(e, None) for e in extra)] if any(extra) else y, rank)
 
 
 def _same(name: str, kernel: Shape, stride: Shape, dilation: Shape) -> tuple[Shape, list[int]]:
@@ -106,34 +105,12 @@ def _transposed(
     groups: int,
 ) -> Tensor:  # fmt: skip
     name = f"conv_transpose{rank}d"
-    x, w = _images(x, "x", rank, name), _images(w, "w", rank, name)
-    attrs = _attrs(name, rank, stride=stride, padding=padding, dilation=dilation)
-    extra = _attrs(name, rank, output_padding=output_padding)["output_padding"]
+    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name)
+    attrs = window.attrs(name, rank, stride=stride, padding=padding, dilation=dilation)
+    extra = window.attrs(name, rank, output_padding=output_padding)["output_padding"]
     if any(not 0 <= e < max(s, d) for e, s, d in zip(extra, attrs["stride"], attrs["dilation"], strict=True)):
         raise ArgumentError(f"{name}: output_padding must be less than stride or dilation; got {output_padding!r}")
     axes = zip(x.shape[2:], w.shape[2:], *attrs.values(), extra, strict=True)
     size = tuple((n - 1) * s - 2 * p + window.span(k, d) + e for n, k, s, p, d, e in axes)
     y: Tensor = FAMILY[max(rank, 2)].dx(x, w, size=size, **attrs, groups=groups)
-    return _without_unit_axis(y if b is None else y + _tensor(b).reshape(-1, *(1 for _ in size)), rank)
-
-
-def _attrs(name: str, rank: int, **given: Any) -> dict[str, Shape]:
-    """Attributes as one int per spatial axis; a 1-d convolution gets a unit axis in front."""
-    found = {n: window.sizes(v, rank, n, name) for n, v in given.items()}
-    return {n: (int("padding" not in n), *v) if rank == 1 else v for n, v in found.items()}
-
-
-def _images(x: Any, operand: str, rank: int, name: str) -> Tensor:
-    """Check the number of dimensions; `x[A,B,L]` of a 1-d convolution becomes `x[A,B,1,L]`."""
-    found = _tensor(x)
-    if found.ndim != rank + 2:
-        raise ShapeError(f"{name}: {operand} must have {rank + 2} dimensions; got shape {found.shape}")
-    return found.reshape(*found.shape[:2], 1, *found.shape[2:]) if rank == 1 else found
-
-
-def _tensor(x: Any) -> Tensor:
-    return x if isinstance(x, Tensor) else asarray(x)
-
-
-def _without_unit_axis(y: Tensor, rank: int) -> Tensor:
-    return y.reshape(*y.shape[:2], *y.shape[3:]) if rank == 1 else y
+    return window.without_unit_axis(y if b is None else y + as_tensor(b).reshape(-1, *(1 for _ in size)), rank)

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
+from dlcore.creation import asarray
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.signature import Dims, Shape
+from dlcore.tensor import Tensor
 
 Sizes = int | Sequence[int]
 
@@ -35,14 +37,31 @@ def span(kernel: int, dilation: int) -> int:
     return dilation * (kernel - 1) + 1
 
 
-def output_sizes(size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
-    """Number of whole windows along each axis. Raises ShapeError where not one fits."""
+def output_sizes(
+    size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool = False
+) -> Shape:
+    """Number of windows along each axis: whole ones, or (ceil_mode) all that start inside the input or its front pad.
+
+    Raises ShapeError where not one fits.
+    """
     found = []
     for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        if span(k, d) > n + 2 * p:
+        count = (n + 2 * p - span(k, d) + ceil_mode * (s - 1)) // s + 1
+        if count < 1:
             raise ShapeError(f"a kernel of {k} (dilation {d}) is longer than an axis of {n} padded by {p}")
-        found.append((n + 2 * p - span(k, d)) // s + 1)
+        found.append(count - (ceil_mode and (count - 1) * s >= n + p))
     return tuple(found)
+
+
+def padded(size: Shape, padding: Shape) -> Shape:
+    """Sizes with padding on both sides."""
+    return tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
+
+
+def covered(size: Shape, out: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape) -> Shape:
+    """Padded sizes that hold the input and every window, one that a ceil_mode lets hang over included."""
+    axes = zip(size, out, kernel, stride, padding, dilation, strict=True)
+    return tuple(max(n + p, (o - 1) * s + span(k, d)) for n, o, k, s, p, d in axes)
 
 
 def views(kernel: Shape, out: Shape, stride: Shape, dilation: Shape) -> Iterator[tuple[Any, ...]]:
@@ -65,11 +84,30 @@ def inner(before: Shape, size: Shape) -> tuple[Any, ...]:
     return ..., *(slice(p, p + n) for p, n in zip(before, size, strict=True))
 
 
-def padded(size: Shape, padding: Shape) -> Shape:
-    """Sizes with padding on both sides."""
-    return tuple(n + 2 * p for n, p in zip(size, padding, strict=True))
-
-
 def pick(d: Dims, names: str) -> Shape:
     """The sizes of some dims, written `"H,W"`."""
     return tuple(d[n] for n in names.split(","))
+
+
+def attrs(op: str, rank: int, **given: Any) -> dict[str, Shape]:
+    """Attributes as one int per spatial axis; a 1-d op runs as a 2-d one with a unit axis in front."""
+    found = {n: sizes(v, rank, n, op) for n, v in given.items()}
+    return {n: (int("padding" not in n), *v) if rank == 1 else v for n, v in found.items()}
+
+
+def images(x: Any, operand: str, rank: int, op: str) -> Tensor:
+    """Check the number of dimensions; `x[A,B,L]` of a 1-d op becomes `x[A,B,1,L]`."""
+    found = as_tensor(x)
+    if found.ndim != rank + 2:
+        raise ShapeError(f"{op}: {operand} must have {rank + 2} dimensions; got shape {found.shape}")
+    return found.reshape(*found.shape[:2], 1, *found.shape[2:]) if rank == 1 else found
+
+
+def without_unit_axis(y: Tensor, rank: int) -> Tensor:
+    """The result of a 1-d op without the axis that `images` put in."""
+    return y.reshape(*y.shape[:2], *y.shape[3:]) if rank == 1 else y
+
+
+def as_tensor(x: Any) -> Tensor:
+    """`x` itself where it is a tensor, so that its graph stays."""
+    return x if isinstance(x, Tensor) else asarray(x)
