@@ -106,7 +106,6 @@ class Family:
             _max_pool,
             vjp={"x": lambda g, i, x_shape, attrs: backward(g, i, size=x_shape[2:], **attrs)},
             infer=self._out_dims,
-            exempt={"second_gradient": "needs take_along_axis"},
             samples=lambda: [sample(Arr(x, distinct=True), **a) for x, a in _max_cases(self.rank)],
             doc=f"Largest element of each window, and its row-major position among the spatial axes. See `dl.{name}`.",
         )
@@ -115,7 +114,6 @@ class Family:
             f"dy{self.y} i{self.y}:int -> dx{self.x}",
             _max_pool_grad,
             vjp={"dy": _taken},
-            exempt={"gradient": "needs take_along_axis"},
             infer=self._in_dims,
             samples=self._max_grad_samples,
             doc=f"Gradient of `{name}` for x of spatial sizes `size`: dy added up at the positions i.",
