@@ -54,3 +54,7 @@ class SettingError(DlcoreError, ValueError):
 
 class DataError(DlcoreError, ValueError):
     """A data set or a file is missing, truncated or malformed."""
+
+
+class TrainingError(DlcoreError, RuntimeError):
+    """Training cannot go on (the loss is not finite)."""
