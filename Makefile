@@ -1,0 +1,85 @@
+# Each target builds .venv by itself; only make and Python 3.11 or newer have to be there.
+# A C++17 compiler and Python's headers add the native `cpu` backend; without them the `numpy` backend is used.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TORCH  ?= torch==2.13.0
+# what the sanitizers watch: everything that calls the native extension
+NATIVE_TESTS := tests/test_native*.py tests/test_ops.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint bench docs clean sanitize-address sanitize-thread
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## train a small CNN on Fashion-MNIST; options in ARGS="--epochs 2 --seed 1"
+	$(BIN)/python examples/fashion_mnist.py $(ARGS)
+
+test: lint  ## format, lint, types, and the quick tests
+	$(BIN)/python -m pytest -m "not slow and not torch" $(ARGS)
+
+test-full: test $(VENV)/.full  ## besides: slow tests, agreement with PyTorch, sanitizers
+	$(BIN)/python -m pytest -m "slow or torch"
+	$(MAKE) --no-print-directory sanitize-address sanitize-thread
+
+lint: $(VENV)/.test  ## formatting, lint and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@if [ -x $(BIN)/clang-format ]; then \
+	    find csrc kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null \
+	    | xargs -r $(BIN)/clang-format --dry-run --Werror; fi
+
+bench: $(VENV)/.full  ## time against PyTorch on this machine
+	$(BIN)/python -m benchmarks peers $(ARGS)
+
+docs: $(VENV)/.docs  ## API pages from the docstrings, in build/docs
+	$(BIN)/pdoc --docformat google --output-directory build/docs dlcore
+	@echo "open build/docs/index.html"
+
+clean:  ## remove .venv and everything that was built
+	rm -rf $(VENV) build dist runs *.egg-info dlcore/*.so .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The op tests once more, with the extension built under a sanitizer in build/. Leaks are Python's own business.
+sanitize-address: SANITIZERS := address,undefined
+sanitize-address: RUNTIME := libasan.so
+sanitize-thread: SANITIZERS := thread
+sanitize-thread: RUNTIME := libtsan.so
+sanitize-address sanitize-thread: $(VENV)/.full
+	DLCORE_SANITIZE=$(SANITIZERS) DLCORE_BUILD=require $(BIN)/python setup.py --quiet \
+	    build --build-lib build/$@ --build-temp build/$@.o
+	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=$(RUNTIME)) PYTHONPATH=build/$@ DLCORE_NUM_THREADS=2 \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 TSAN_OPTIONS=halt_on_error=1 PYTHONMALLOC=malloc \
+	    $(BIN)/pytest -p no:cacheprovider -m "not slow and not torch" $(NATIVE_TESTS)
+
+# ---- the virtual environment: one stamp file per set of packages
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "dlcore needs Python 3.11 or newer as $(PYTHON); or say: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	    || { rm -rf $(VENV); echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.python pyproject.toml setup.py $(wildcard csrc/*)
+	$(PIP) install --editable .
+	@$(BIN)/python -c 'import dlcore._C' 2>/dev/null || echo "The native cpu backend was not built, so numpy will be \
+	used. To have it: a C++17 compiler and Python's headers (Debian: apt-get install g++ python3-dev), then make clean."
+	@touch $@
+
+# dlcore is installed already: pip only adds what the extra needs
+$(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.package
+	$(PIP) install 'dlcore[$*]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	$(PIP) install 'pdoc>=14'
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.test $(VENV)/.demo
+	$(PIP) install '$(TORCH)' 'setuptools>=77' 'pybind11>=2.13'
+	@touch $@
