@@ -107,6 +107,7 @@ from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, sp
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from dlcore.ops.reduce import all, any, argmax, argmin, count_nonzero, logsumexp, max, mean, min, norm, std, sum, var
+from dlcore.ops.scan import cumprod, cumsum, prod
 from dlcore.ops.shape import (
     astype,
     broadcast_to,
@@ -122,5 +123,6 @@ from dlcore.ops.shape import (
     where,
 )
 from dlcore.ops.softmax import log_softmax, softmax
+from dlcore.ops.sort import argsort, median, quantile, searchsorted, sort, topk, unique
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor

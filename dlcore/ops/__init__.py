@@ -13,8 +13,10 @@ from dlcore.ops import (
     matmul,
     pool,
     reduce,
+    scan,
     shape,
     softmax,
+    sort,
     window,
 )
 
@@ -31,7 +33,9 @@ __all__ = [
     "matmul",
     "pool",
     "reduce",
+    "scan",
     "shape",
     "softmax",
+    "sort",
     "window",
 ]
