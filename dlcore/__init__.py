@@ -106,6 +106,19 @@ from dlcore.ops.index import masked_fill, masked_select, nonzero, one_hot
 from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, split, stack, tile, tril, triu, unstack
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from dlcore.ops.random import (
+    bernoulli,
+    categorical,
+    dropout,
+    multinomial,
+    normal,
+    rand,
+    randint,
+    randn,
+    randperm,
+    truncated_normal,
+    uniform,
+)
 from dlcore.ops.reduce import all, any, argmax, argmin, count_nonzero, logsumexp, max, mean, min, norm, std, sum, var
 from dlcore.ops.scan import cumprod, cumsum, prod
 from dlcore.ops.shape import (

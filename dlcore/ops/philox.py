@@ -51,6 +51,15 @@ def words_64(xp: Xp, key: Array, count: int) -> Array:
     return pairs[:, 0] | (pairs[:, 1] << 32)
 
 
+def scaled(word: Array, size: int, width: int) -> Array:
+    """Words mapped from [0, 2**width) to [0, size) by word * size / 2**width, its partial products rounded down."""
+    if width == 32:
+        return (word * size) >> 32
+    high, low = word >> 32, word & LOW_32
+    size_high, size_low = size >> 32, size & LOW_32
+    return high * size_high + ((high * size_low) >> 32) + ((low * size_high) >> 32)
+
+
 def unit(xp: Xp, key: Array, shape: Shape) -> Array:
     """Uniform float32 multiples of 2**-24 in [0, 1): what masks are made from, in every dtype."""
     return xp.reshape(xp.astype(words_32(xp, key, prod(shape)) >> 8, xp.float32) * 2.0**-24, shape)

@@ -13,7 +13,7 @@ from dlcore import dtypes
 from dlcore.creation import asarray
 from dlcore.errors import ArgumentError, DTypeError
 from dlcore.op import Arr, Op, Sample, define, sample
-from dlcore.ops.philox import Array, Xp, normal_quantile, unit, words_32, words_64
+from dlcore.ops.philox import Array, Xp, normal_quantile, scaled, unit, words_32, words_64
 from dlcore.random import next_key
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Tensor
@@ -86,6 +86,7 @@ _permutation_op: Op = define(
 
 # ---- normal
 
+
 def _normal(
     xp: Xp,
     key: Array,
@@ -99,13 +100,14 @@ def _normal(
     word = (words_64 if width == 64 else words_32)(xp, key, prod(shape))
     if low > -math.inf or high < math.inf:
         first, last = _quantile_word(low, width), _quantile_word(high, width)
-        word = word % max(last - first, 1) + first
+        word = scaled(word, max(last - first, 1), width) + first
     return xp.reshape(normal_quantile(xp, word, width), shape)
 
 
 def _quantile_word(x: float, width: int) -> int:
     """The word at which the normal distribution function reaches x."""
-    return min(int(0.5 * math.erfc(-x / math.sqrt(2)) * 2**width), 2**width - 1)
+    word = int(0.5 * math.erfc(-x / math.sqrt(2)) * 2.0**width)
+    return min(word, (1 << width) - 1)
 
 
 _normal_op: Op = define(
@@ -303,9 +305,7 @@ def multinomial(p: Tensor, count: int = 1, replacement: bool = True) -> Tensor:
     if not (np.isfinite(host) & (host >= 0)).all() or not (positive > 0).all():
         raise ArgumentError("multinomial: each row needs finite weights >= 0, one of them above 0")
     if count < 1 or (not replacement and (positive < count).any()):
-        raise ArgumentError(
-            f"multinomial: {count} draws from rows with {positive.min(initial=0)} weights above 0"
-        )
+        raise ArgumentError(f"multinomial: {count} draws from rows with {positive.min(initial=0)} weights above 0")
     out: Tensor = _multinomial_op(p, _key(p.device), count=count, replacement=replacement)
     return out
 
