@@ -1,5 +1,71 @@
 """Layers and models."""
 
-from dlcore.nn.containers import Identity, Lambda, ModuleDict, ModuleList, Residual, Sequential
+from dlcore.nn import init
+from dlcore.nn.activations import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Activation,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    LogSigmoid,
+    LogSoftmax,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softshrink,
+    Softsign,
+    Tanh,
+    Tanhshrink,
+    Threshold,
+)
+from dlcore.nn.containers import Checkpoint, Identity, Lambda, ModuleDict, ModuleList, Residual, Sequential
+from dlcore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from dlcore.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
+from dlcore.nn.embedding import Embedding
+from dlcore.nn.linear import Bilinear, Linear
 from dlcore.nn.module import KeyReport, Module
 from dlcore.nn.parameter import Parameter
+from dlcore.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from dlcore.nn.reshaping import Flatten, PixelShuffle, Unflatten, Upsample
+from dlcore.ops.activation import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    prelu,
+    relu,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    softplus,
+    softshrink,
+    softsign,
+    tanhshrink,
+    threshold,
+)
+from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from dlcore.ops.elementwise import tanh
+from dlcore.ops.embed import embedding
+from dlcore.ops.matmul import linear
+from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from dlcore.ops.random import dropout
+from dlcore.ops.softmax import log_softmax, softmax

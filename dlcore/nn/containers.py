@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
+from dlcore.autograd import checkpoint
 from dlcore.errors import ArgumentError
 from dlcore.nn.module import Module
 
@@ -159,6 +160,20 @@ class Residual(Module):
     def forward(self, x: Any) -> Any:
         """The sum, of the shape of `body(x)`."""
         return (x if self.shortcut is None else self.shortcut(x)) + self.body(x)
+
+
+class Checkpoint(Module):
+    """A module whose intermediate results are not kept but computed again in backward; see `dl.checkpoint`.
+
+    >>> nn.Sequential(*(nn.Checkpoint(stage) for stage in stages))
+    """
+
+    def __init__(self, body: Module) -> None:
+        self.body = body
+
+    def forward(self, *args: Any) -> Any:
+        """`body` of the arguments."""
+        return checkpoint(self.body, *args)
 
 
 class Identity(Module):
