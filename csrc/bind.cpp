@@ -9,6 +9,7 @@
 namespace dlcore {
 
 void bind_elementwise(py::module_& m);
+void bind_reduce(py::module_& m);
 
 namespace {
 
@@ -234,6 +235,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_machine(m);
   dlcore::bind_memory(m);
   dlcore::bind_elementwise(m);
+  dlcore::bind_reduce(m);
   dlcore::bind_gemm(m);
   dlcore::bind_vmath(m);
 }

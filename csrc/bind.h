@@ -40,6 +40,7 @@ inline void require(bool condition, const char* message) {
 
 constexpr int kFloat32 = py::detail::npy_api::NPY_FLOAT_, kFloat64 = py::detail::npy_api::NPY_DOUBLE_;
 constexpr int kBool = py::detail::npy_api::NPY_BOOL_;
+constexpr int kInt64 = sizeof(long) == 8 ? py::detail::npy_api::NPY_LONG_ : py::detail::npy_api::NPY_LONGLONG_;
 
 inline bool is_array(PyObject* object) { return py::detail::npy_api::get().PyArray_Check_(object); }
 
@@ -99,6 +100,21 @@ inline std::size_t count_bytes(int ndim, const Py_intptr_t* dims, std::size_t it
     if (__builtin_mul_overflow(bytes, std::size_t(dims[i]), &bytes)) throw std::bad_alloc();
   }
   return bytes;
+}
+
+inline PyObject* descriptor(int type) {
+  static PyObject* const float32 = py::dtype(kFloat32).release().ptr();
+  static PyObject* const float64 = py::dtype(kFloat64).release().ptr();
+  static PyObject* const boolean = py::dtype(kBool).release().ptr();
+  static PyObject* const int64 = py::dtype(kInt64).release().ptr();
+  return type == kFloat32 ? float32 : type == kFloat64 ? float64 : type == kBool ? boolean : int64;
+}
+
+// An uninitialised array of one of the types above, and its memory.
+inline py::object new_array(int type, int ndim, const Py_intptr_t* shape, void** data) {
+  const std::size_t bytes = count_bytes(ndim, shape, type == kBool ? 1 : type == kFloat32 ? 4 : 8);
+  *data = allocate(bytes);
+  return array_on(*data, bytes, descriptor(type), ndim, shape);
 }
 
 // ---- functions

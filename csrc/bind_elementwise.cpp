@@ -19,13 +19,6 @@ const Row rows[] = {
 #define DL_COMPARISON_ROW(name, ...) {#name, 2, true},
     DL_MAPS(DL_MAP_ROW) DL_COMPARISONS(DL_COMPARISON_ROW){"where", 3, false}};
 
-PyObject* descriptor(int type) {
-  static PyObject* const float32 = py::dtype(kFloat32).release().ptr();
-  static PyObject* const float64 = py::dtype(kFloat64).release().ptr();
-  static PyObject* const boolean = py::dtype(kBool).release().ptr();
-  return type == kFloat32 ? float32 : type == kFloat64 ? float64 : boolean;
-}
-
 [[noreturn]] void refuse(const Row& row, const char* what) {
   throw py::type_error(std::string(row.name) + ": " + what);
 }
@@ -46,11 +39,10 @@ class Operands {
     Py_intptr_t shape[kMaxRank];
     for (int i = 0; i < map_.rank; ++i) shape[i] = map_.dim[i];
     map_.out_itemsize = row_.predicate ? 1 : itemsize_;
-    const Index size = map_.size();
-    const std::size_t bytes = std::size_t(size * map_.out_itemsize);
-    void* block = allocate(bytes);
+    void* block;
+    const py::object out = new_array(row_.predicate ? kBool : type_, map_.rank, shape, &block);
     map_.out = static_cast<char*>(block);
-    const py::object out = array_on(block, bytes, descriptor(row_.predicate ? kBool : type_), map_.rank, shape);
+    const Index size = map_.size();
     if (size > 0) compute(size);
     return out;
   }

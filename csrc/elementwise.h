@@ -6,6 +6,7 @@
 // clang-format off
 // X(name, operands, value): of vectors a, b, c of T
 #define DL_MAPS(X)                                                         \
+  X(copy, 1, a)                                                            \
   X(add, 2, a + b)                                                         \
   X(subtract, 2, a - b)                                                    \
   X(multiply, 2, a * b)                                                    \
@@ -38,7 +39,6 @@
   X(logsigmoid, 1, (a > T(0) ? vec<T>{} : a) - log1p(exp(-abs(a))))        \
   X(softsign, 1, a / (T(1) + abs(a)))                                      \
   X(relu_grad, 2, b > T(0) ? a : vec<T>{})                                 \
-  X(leaky_relu_grad, 3, b > T(0) ? a : a * c)                              \
   X(sigmoid_grad, 2, a * b * (T(1) - b))                                   \
   X(tanh_grad, 2, a * (T(1) - b * b))                                      \
   X(gelu_grad, 2, a * gelu_slope<T>(b))                                    \

@@ -6,12 +6,14 @@
 
 #include "elementwise.h"
 #include "gemm.h"
+#include "reduce.h"
 #include "vmath.h"
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
   X(elementwise)       \
   X(gemm)              \
+  X(reduce)            \
   X(vmath)
 
 namespace dlcore {
@@ -19,6 +21,7 @@ namespace dlcore {
 struct Kernels {
   ElementwiseKernels elementwise;
   GemmKernels gemm;
+  ReduceKernels reduce;
   VmathKernels vmath;
 };
 

@@ -55,7 +55,7 @@ EXACT = {  # operands, and the function they must equal to the last bit
     "abs": (1, np.abs), "square": (1, np.square), "sqrt": (1, np.sqrt), "reciprocal": (1, np.reciprocal),
     "relu": (1, lambda x: np.where(x < 0, np.zeros_like(x), x)), "relu_grad": (2, lambda g, y: np.where(y > 0, g, 0)),
     "leaky_relu": (2, lambda x, a: np.where(x > 0, x, x * a)), "less": (2, np.less), "less_equal": (2, np.less_equal),
-    "leaky_relu_grad": (3, lambda g, x, a: np.where(x > 0, g, g * a)), "greater": (2, np.greater),
+    "greater": (2, np.greater),
     "lerp": (3, lambda a, b, w: a + w * (b - a)), "tanh_grad": (2, lambda g, y: g * (1 - y * y)),
     "sigmoid_grad": (2, lambda g, y: g * y * (1 - y)), "greater_equal": (2, np.greater_equal),
     "equal": (2, np.equal), "not_equal": (2, np.not_equal),

@@ -6,11 +6,12 @@ The gradient at a kink is that of the flat side (`relu` at 0 gives 0).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import pi, sqrt
+from math import sqrt
 from typing import Any
 
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.op import Op
+from dlcore.ops.activation_grad import CUBIC, ROOT, gelu_grad, logistic, relu_grad, sigmoid_grad, silu_grad
 from dlcore.ops.elementwise import abs, elementwise, erf, exp, logical_and, minimum, tanh
 from dlcore.ops.shape import axis_index, where
 from dlcore.signature import Dims
@@ -43,8 +44,8 @@ def _decay(xp: Xp, x: Any) -> Any:
 
 # fmt: off
 sigmoid: Op = _activation("sigmoid", "1 / (1 + e**-x).",
-    lambda g, y: g * (y * (1 - y)),
-    lambda xp, x: xp.where(x < 0, _decay(xp, x), 1.0) / (1 + _decay(xp, x)))
+    lambda g, y: sigmoid_grad(g, y),
+    logistic)
 logsigmoid = _activation("logsigmoid", "log(sigmoid(x)).",
     lambda g, x: g * sigmoid(-x),
     lambda xp, x: xp.where(x > 0, 0.0, x) - xp.log1p(_decay(xp, x)))
@@ -55,12 +56,6 @@ softplus: Op = _activation("softplus", "log(1 + e**(beta * x)) / beta.",
 # fmt: on
 
 
-def _silu_slope(x: Tensor) -> Tensor:
-    s = sigmoid(x)
-    slope: Tensor = s * (1 + x * (1 - s))
-    return slope
-
-
 def _mish_slope(x: Tensor) -> Tensor:
     t = tanh(softplus(x))
     slope: Tensor = t + x * sigmoid(x) * (1 - t * t)
@@ -69,8 +64,8 @@ def _mish_slope(x: Tensor) -> Tensor:
 
 # fmt: off
 silu = _activation("silu", "x * sigmoid(x), also called swish (Elfwing et al. 2018, arXiv:1702.03118).",
-    lambda g, x: g * _silu_slope(x),
-    lambda xp, x: x * sigmoid.reference(xp, x))
+    lambda g, x: silu_grad(g, x),
+    lambda xp, x: x * logistic(xp, x))
 mish = _activation("mish", "x * tanh(softplus(x)) (Misra 2019, arXiv:1908.08681).",
     lambda g, x: g * _mish_slope(x),
     lambda xp, x: x * xp.tanh(softplus.reference(xp, x)))
@@ -89,30 +84,17 @@ def _squared(x: Tensor) -> Tensor:
 
 # ---- GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415)
 
-_CUBIC = 0.044715  # of the tanh form, section 2 of the paper
-_ROOT = sqrt(2 / pi)
-
 
 def _gelu(xp: Xp, x: Any, *, approximate: str = "none") -> Any:
     if approximate == "tanh":
-        return 0.5 * x * (1 + xp.tanh(_ROOT * (x + _CUBIC * x * x * x)))
+        return 0.5 * x * (1 + xp.tanh(ROOT * (x + CUBIC * x * x * x)))
     return 0.5 * x * (1 + erf.reference(xp, x / sqrt(2)))
-
-
-def _gelu_slope(x: Tensor, approximate: str) -> Tensor:
-    if approximate == "tanh":
-        t = tanh(_ROOT * (x + _CUBIC * (x * x * x)))
-        slope: Tensor = 0.5 * (1 + t) + (0.5 * _ROOT) * x * (1 - t * t) * (1 + (3 * _CUBIC) * (x * x))
-        return slope
-    density = exp(-0.5 * x * x) / sqrt(2 * pi)
-    out: Tensor = 0.5 * (1 + erf(x / sqrt(2))) + x * density
-    return out
 
 
 gelu = _activation(
     "gelu",
     "x times the normal distribution function of x; approximate='tanh' is the cheaper form.",
-    lambda g, x, approximate: g * _gelu_slope(x, approximate),
+    lambda g, x, approximate: gelu_grad(g, x, approximate=approximate),
     _gelu,
     attrs=[{"approximate": "tanh"}],
     infer=_require(lambda approximate: approximate in ("none", "tanh"), "approximate must be 'none' or 'tanh'"),
@@ -145,7 +127,7 @@ def _saturating(x: Tensor, alpha: float, rate: float) -> Any:
 
 # fmt: off
 relu = elementwise("relu", "max(x, 0).",
-    {"x": lambda g, y: where(y > 0, g, 0.0)},
+    {"x": lambda g, y: relu_grad(g, y)},
     lambda xp, x: xp.where(x < 0, 0, x))
 leaky_relu = _activation("leaky_relu", "x where positive, else slope * x.",
     lambda g, x, slope: g * _leak(x, slope),

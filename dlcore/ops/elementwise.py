@@ -264,7 +264,7 @@ atan2 = binary("atan2", "Angle of the point (x2, x1) in [-pi, pi]; the gradient 
     kind="float", low=0.5, high=3.0)
 sinh: Op = elementwise("sinh", "Hyperbolic sine.", {"x": lambda g, x: g * cosh(x)}, kind="float")
 cosh: Op = elementwise("cosh", "Hyperbolic cosine.", {"x": lambda g, x: g * sinh(x)}, kind="float")
-tanh = elementwise("tanh", "Hyperbolic tangent.", {"x": lambda g, y: g * (1 - y * y)}, kind="float")
+tanh = elementwise("tanh", "Hyperbolic tangent.", {"x": lambda g, y: OPS["tanh_grad"](g, y)}, kind="float")
 asinh = elementwise("asinh", "Inverse hyperbolic sine.", {"x": lambda g, x: g / hypot(x, 1.0)}, kind="float")
 acosh = elementwise("acosh", "Inverse hyperbolic cosine, at least 0.",
     {"x": lambda g, x: g * (rsqrt(x - 1) * rsqrt(x + 1))}, kind="float", low=1.5, high=4.0)

@@ -1,0 +1,186 @@
+#include "reduce.h"
+
+#include "isa.h"
+#include "memory.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr Index kColumns = 256;  // columns whose results a unit holds
+constexpr Index kChunk = 32768;  // elements worth a unit
+constexpr Index kMaxChunks = 64;
+constexpr int kWide = lanes<double>;
+using Wide = vec<double>;
+
+// ---- what is done with an element: identity, and the state after it
+
+struct Sum {
+  static constexpr double first = 0;
+  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return s + x; }
+  DL_INLINE static Wide join(Wide s, Wide t) { return s + t; }
+};
+struct Squares : Sum {
+  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return s + x * x; }
+};
+struct Deviations : Sum {
+  DL_INLINE static Wide add(Wide s, Wide x, Wide shift) { return s + (x - shift) * (x - shift); }
+};
+struct Max {
+  static constexpr double first = -__builtin_inf();
+  DL_INLINE static Wide join(Wide s, Wide x) { return (s > x) | (s != s) ? s : x; }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return join(s, x); }
+};
+struct Min {
+  static constexpr double first = __builtin_inf();
+  DL_INLINE static Wide join(Wide s, Wide x) { return (s < x) | (s != s) ? s : x; }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return join(s, x); }
+};
+
+// ---- kWide elements as doubles
+
+DL_INLINE Wide widen(const double* x) { return load(x); }
+DL_INLINE Wide widen(const float* x) {
+  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
+  Half v;
+  __builtin_memcpy(&v, x, sizeof v);
+  return __builtin_convertvector(v, Wide);
+}
+template <class T>
+DL_INLINE Wide widen(const T* x, Index n, double rest) {
+  Wide v = broadcast(rest);
+  for (int i = 0; i < kWide; ++i)
+    if (i < n) v[i] = double(x[i]);
+  return v;
+}
+
+template <class F>
+DL_INLINE double join_lanes(Wide v) {
+  for (int half = kWide / 2; half > 0; half /= 2) {
+    Wide upper = v;
+    for (int i = 0; i < half; ++i) upper[i] = v[i + half];
+    v = F::join(v, upper);
+  }
+  return v[0];
+}
+
+// ---- units
+
+struct Part {
+  Index a0, a1, b0, b1;
+};
+
+// Chunk c of `chunks`: of A, or of B where A is 1.
+Part part_of(const Reduction& r, Index c, Index chunks) {
+  if (r.a > 1) return {r.a * c / chunks, r.a * (c + 1) / chunks, 0, r.b};
+  return {0, r.a, r.b * c / chunks, r.b * (c + 1) / chunks};
+}
+
+template <class T, class F>
+double reduce_rows(const Reduction& r, const Part& part, Index k) {
+  const Wide shift = broadcast(r.shift == nullptr ? 0 : r.shift[k]);
+  Wide s[4] = {broadcast(F::first), broadcast(F::first), broadcast(F::first), broadcast(F::first)};
+  for (Index a = part.a0; a < part.a1; ++a) {
+    const T* x = static_cast<const T*>(r.x) + (a * r.k + k) * r.b;
+    Index i = part.b0;
+    for (; i + 4 * kWide <= part.b1; i += 4 * kWide)
+      static_for<4>([&](auto u) DL_INLINE_LAMBDA { s[u] = F::add(s[u], widen(x + i + u * kWide), shift); });
+    for (; i + kWide <= part.b1; i += kWide) s[0] = F::add(s[0], widen(x + i), shift);
+    for (; i < part.b1; ++i) {
+      const Wide next = F::add(broadcast(s[1][0]), broadcast(double(x[i])), shift);
+      s[1][0] = next[0];
+    }
+  }
+  return join_lanes<F>(F::join(F::join(s[0], s[1]), F::join(s[2], s[3])));
+}
+
+template <class T, class F>
+void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, double* out) {
+  const double* shift = r.shift == nullptr ? nullptr : r.shift + k * r.l + l0;
+  for (Index j = 0; j < n; ++j) out[j] = F::first;
+  for (Index a = part.a0; a < part.a1; ++a)
+    for (Index b = part.b0; b < part.b1; ++b) {
+      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l0;
+      Index j = 0;
+      for (; j + kWide <= n; j += kWide)
+        store(out + j, F::add(load(out + j), widen(x + j), shift == nullptr ? Wide{} : load(shift + j)));
+      if (j < n) {
+        const Wide off = shift == nullptr ? Wide{} : load(shift + j, n - j);
+        store(out + j, F::add(load(out + j, n - j), widen(x + j, n - j, 0), off), n - j);
+      }
+    }
+}
+
+// ---- all units, and the chunks of each output together
+
+Index chunks_of(const Reduction& r, Index units) {
+  const Index wanted = r.outputs() * r.length() / kChunk / units;
+  return larger<Index>(1, smaller(smaller(wanted, kMaxChunks), r.a > 1 ? r.a : r.b));
+}
+
+template <class F>
+void join_chunks(Index chunks, Index n, double* partial) {
+  for (Index c = 1; c < chunks; ++c)
+    for (Index i = 0; i < n; ++i) {
+      const Wide joined = F::join(broadcast(partial[i]), broadcast(partial[c * n + i]));
+      partial[i] = joined[0];
+    }
+}
+
+template <class T, class F>
+void reduce(const Reduction& r, double* result) {
+  const Index outputs = r.outputs();
+  if (outputs == 0) return;
+  const Index blocks = (r.l + kColumns - 1) / kColumns, units = r.k * blocks;
+  const Index chunks = chunks_of(r, units), per_unit = r.length() * outputs / (units * chunks);
+  const Scratch scratch(chunks > 1 ? std::size_t(chunks * outputs) * sizeof(double) : 1);
+  double* partial = chunks > 1 ? static_cast<double*>(scratch.data()) : result;
+  parallel_for(0, units * chunks, kChunk / (per_unit + 1) + 1, [&](Index begin, Index end) {
+    for (Index u = begin; u < end; ++u) {
+      const Index c = u / units, k = u % units / blocks, l0 = u % blocks * kColumns;
+      const Part part = part_of(r, c, chunks);
+      double* out = partial + c * outputs + k * r.l + l0;
+      if (r.l == 1) *out = reduce_rows<T, F>(r, part, k);
+      else reduce_columns<T, F>(r, part, k, l0, smaller(kColumns, r.l - l0), out);
+    }
+  });
+  if (chunks == 1) return;
+  join_chunks<F>(chunks, outputs, partial);
+  for (Index i = 0; i < outputs; ++i) result[i] = partial[i];
+}
+
+// ---- where the extreme is
+
+template <class T, class F>
+Index locate(const T* x, Index n) {
+  const Reduction row{x, 1, 1, n, 1};
+  const double extreme = reduce_rows<T, F>(row, {0, 1, 0, n}, 0);
+  Index i = 0;
+  if (extreme != extreme)
+    while (x[i] == x[i]) ++i;
+  else
+    while (double(x[i]) != extreme) ++i;
+  return i;
+}
+
+template <class T, class F>
+void locate_rows(Index rows, Index n, const void* x, long long* index) {
+  parallel_for(0, rows, kChunk / (n + 1) + 1, [=](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) index[i] = locate<T, F>(static_cast<const T*>(x) + i * n, n);
+  });
+}
+
+template <class T>
+ReduceKernels::Of of() {
+  return {reduce<T, Sum>, reduce<T, Squares>,  reduce<T, Deviations>, reduce<T, Max>,
+          reduce<T, Min>, locate_rows<T, Max>, locate_rows<T, Min>};
+}
+
+}  // namespace
+
+void fill_reduce(Kernels& kernels) { kernels.reduce = {of<float>(), of<double>()}; }
+
+}  // namespace DL_ISA
+}  // namespace dlcore
