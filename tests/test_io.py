@@ -57,6 +57,14 @@ def test_mixed_dtypes_metadata_and_order(tmp_path):
         assert_same(array, state[name])
 
 
+def test_every_tensor_starts_at_a_multiple_of_its_item_size(tmp_path):
+    io.save(tmp_path / "f", {"a": sample("int8"), "b": sample("float64"), "c": sample("float16", (7,))})
+    raw = (tmp_path / "f").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    begins = {name: e["data_offsets"][0] + 8 + length for name, e in json.loads(raw[8 : 8 + length]).items()}
+    assert (begins["b"] % 8, begins["c"] % 2) == (0, 0)
+
+
 def test_takes_tensors_and_strided_arrays_and_loads_tensors(tmp_path):
     base = sample("float32")
     io.save(tmp_path / "f", {"t": tensor(base), "strided": base[::2, ::-1].T})
