@@ -115,9 +115,9 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 """Fixed-point constants of Klambauer et al. 2017, arXiv:1706.02515, equation 14."""
 
 
-def _leak(x: Tensor, slope: Any) -> Any:
-    """Slope of a leaky rectifier."""
-    return where(x > 0, 1.0, slope)
+def _leak(g: Tensor, x: Tensor, slope: Any) -> Any:
+    """Gradient of a leaky rectifier."""
+    return where(x > 0, g, g * slope)
 
 
 def _saturating(x: Tensor, alpha: float, rate: float) -> Any:
@@ -130,7 +130,7 @@ relu = elementwise("relu", "max(x, 0).",
     {"x": lambda g, y: relu_grad(g, y)},
     lambda xp, x: xp.where(x < 0, 0, x))
 leaky_relu = _activation("leaky_relu", "x where positive, else slope * x.",
-    lambda g, x, slope: g * _leak(x, slope),
+    _leak,
     lambda xp, x, *, slope=0.01: xp.where(x > 0, x, slope * x), attrs=[{"slope": 0.3}])
 elu = _activation("elu", "x where positive, else alpha * (e**x - 1) (Clevert et al. 2016, arXiv:1511.07289).",
     lambda g, x, alpha: g * _saturating(x, alpha, 1.0), _elu, attrs=[{"alpha": 0.5}])
@@ -141,7 +141,7 @@ selu = _activation("selu", "Self-normalising elu with fixed constants (Klambauer
     lambda g, x: g * (SELU_SCALE * _saturating(x, SELU_ALPHA, 1.0)),
     lambda xp, x: SELU_SCALE * _elu(xp, x, alpha=SELU_ALPHA))
 _prelu: Op = elementwise("prelu", "x where positive, else weight * x (He et al. 2015, arXiv:1502.01852).",
-    {"x": lambda g, x, weight: g * _leak(x, weight), "weight": lambda g, x: g * minimum(x, 0.0)},
+    {"x": lambda g, x, weight: _leak(g, x, weight), "weight": lambda g, x: g * minimum(x, 0.0)},
     lambda xp, x, weight: xp.where(x > 0, x, weight * x), operands="x weight", kind="float")
 
 # ---- piecewise linear functions
