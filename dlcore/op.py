@@ -152,6 +152,8 @@ class GradientRule:
         self.fn = fn
         names = [o.name for o in op.signature.operands]
         outputs = [o.name for o in op.signature.outputs]
+        if operand is not None and operand not in names:
+            raise ValueError(f"vjp of {op.name} is for {operand!r}, which is no operand")
         self.operand = None if operand is None else names.index(operand)
         parameters = [p for p in inspect.signature(fn).parameters.values() if p.kind is not p.VAR_KEYWORD]
         self.needs = [self._source(op, p.name, names, outputs) for p in parameters]

@@ -124,7 +124,18 @@ class Signature:
         left, arrow, right = text.partition("->")
         if not arrow or not right.strip():
             raise ValueError(f"signature {text!r} names no output")
-        return Signature(tuple(Operand.parse(t) for t in _split(left)), tuple(Operand.parse(t) for t in _split(right)))
+        found = Signature(tuple(map(Operand.parse, _split(left))), tuple(map(Operand.parse, _split(right))))
+        found._check(text)
+        return found
+
+    def _check(self, text: str) -> None:
+        parts = (*self.operands, *self.outputs)
+        if len({p.name for p in parts}) < len(parts):
+            raise ValueError(f"signature {text!r} uses a name twice")
+        if any(p.variadic for p in (*self.operands[:-1], *self.outputs)):
+            raise ValueError(f"signature {text!r}: only the last operand can be variadic")
+        if any(sum(str(t).endswith("...") for t in p.terms) > 1 for p in parts):
+            raise ValueError(f"signature {text!r} has more than one '...' in an operand")
 
     @cached_property
     def variadic(self) -> bool:
@@ -172,7 +183,8 @@ class Signature:
 
 
 def _split(text: str) -> list[str]:
-    return re.findall(r"\S+\[[^\]]*\]\S*", text)
+    """The operands of one side; blanks inside brackets do not part them."""
+    return re.split(r"\s+(?![^\[]*\])", text.strip()) if text.strip() else []
 
 
 def _parse_term(text: str) -> Term:
