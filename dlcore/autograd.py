@@ -192,8 +192,9 @@ class _Recompute:
 class _Engine:
     """One backward pass."""
 
-    def __init__(self, retain_graph: bool, targets: Sequence[Tensor] | None) -> None:
+    def __init__(self, retain_graph: bool, targets: Sequence[Tensor] | None, stop: bool = False) -> None:
         self.retain = retain_graph
+        self.stop = stop
         self.heap: list[tuple[int, Any]] = []
         self.pending: dict[Any, list[Tensor | None]] = {}
         self.leaves: Leaves = {}
@@ -205,6 +206,9 @@ class _Engine:
         if isinstance(edge, Tensor):
             known = self.leaves.get(id(edge))
             self.leaves[id(edge)] = (edge, grad if known is None else _add(known[1], grad))
+            return
+        if self.stop and edge in self.wanted:
+            self.found[edge] = _add(self.found[edge], grad) if edge in self.found else grad
             return
         node, index = edge
         slots = self.pending.get(node)
@@ -259,8 +263,9 @@ def _run(
     targets: Sequence[Tensor] | None,
     retain_graph: bool,
     create_graph: bool,
+    stop: bool = False,
 ) -> _Engine:
-    engine = _Engine(retain_graph or create_graph, targets)
+    engine = _Engine(retain_graph or create_graph, targets, stop)
     with grad_mode(create_graph):
         for output, grad in zip(outputs, grads, strict=True):
             engine.send(_edge(output), _seed(output, grad))
@@ -302,15 +307,18 @@ def gradients(
     *,
     retain_graph: bool = False,
     create_graph: bool = False,
+    stop: bool = False,
 ) -> list[Tensor | None]:
     """Gradients of `outputs` with respect to `inputs`, leaves or not; None where there is no path. No `.grad` changes.
+
+    stop: do not go past the inputs, even where one was computed from another.
 
     >>> x = dl.tensor([1.0, 2.0], requires_grad=True)
     >>> gradients((x * x).sum(), [x])
     [tensor([2., 4.])]
     """
     heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    engine = _run(heads, grads or [None] * len(heads), inputs, retain_graph, create_graph)
+    engine = _run(heads, grads or [None] * len(heads), inputs, retain_graph, create_graph, stop)
     found: list[Tensor | None] = []
     for x in inputs:
         leaf = engine.leaves.get(id(x))
