@@ -105,6 +105,7 @@ from dlcore.ops.gather import index_add, scatter, scatter_add, take, take_along_
 from dlcore.ops.index import masked_fill, masked_select, nonzero, one_hot
 from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, split, stack, tile, tril, triu, unstack
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
+from dlcore.ops.norm import batch_norm, batch_norm_inference, group_norm, instance_norm, layer_norm, rms_norm
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from dlcore.ops.random import (
     bernoulli,
