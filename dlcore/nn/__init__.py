@@ -35,6 +35,17 @@ from dlcore.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from dlcore.nn.embedding import Embedding
 from dlcore.nn.linear import Bilinear, Linear
 from dlcore.nn.module import KeyReport, Module
+from dlcore.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LayerNorm,
+    RMSNorm,
+)
 from dlcore.nn.parameter import Parameter
 from dlcore.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from dlcore.nn.reshaping import Flatten, PixelShuffle, Unflatten, Upsample
@@ -66,6 +77,7 @@ from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_trans
 from dlcore.ops.elementwise import tanh
 from dlcore.ops.embed import embedding
 from dlcore.ops.matmul import linear
+from dlcore.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from dlcore.ops.random import dropout
 from dlcore.ops.softmax import log_softmax, softmax
