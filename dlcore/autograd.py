@@ -100,9 +100,9 @@ class Node:
                 )
 
     def _value(self, source: str, key: Any, grads: list[Tensor | None]) -> Any:
-        if source == "grad":
+        if source in ("grad", "grad or None"):
             grad = grads[key]
-            return self._zeros(key) if grad is None else grad
+            return self._zeros(key) if grad is None and source == "grad" else grad
         if source == "output":
             return Tensor._wrap(self.outputs[key], self.plan.backend, self, key)
         if source == "attr":

@@ -58,10 +58,10 @@ class Op:
     reference: `reference(xp, *arrays, **attrs)`, the definition in array-API functions; its keyword defaults are the
         op's attributes. It sees arrays of one promoted dtype (16-bit floats already widened to float32).
     vjp: `{operand: function}` or one function that returns a tuple with an entry per operand. A vjp is written with
-        ops. Its parameter names say what it needs: `g` (gradient of the first output), `g_<output>`, an operand or
-        output by name (kept alive until backward), `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want
-        a gradient), an attribute, or `attrs` (all of them). A gradient may have the broadcast shape: the engine sums it
-        down.
+        ops. Its parameter names say what it needs: `g` (gradient of the first output), `g_<output>` (where none arrived
+        zeros, or None if that is the parameter's default), an operand or output by name (kept alive until backward),
+        `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want a gradient), an attribute, or `attrs` (all of
+        them). A gradient may have the broadcast shape: the engine sums it down.
     infer: `infer(dims, **attrs)` returns the output dims that no operand binds; raises DlcoreError for bad attributes.
     dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output.
     flops: floating point operations of a call as a function of its dims.
@@ -156,16 +156,18 @@ class GradientRule:
             raise ValueError(f"vjp of {op.name} is for {operand!r}, which is no operand")
         self.operand = None if operand is None else names.index(operand)
         parameters = [p for p in inspect.signature(fn).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        self.needs = [self._source(op, p.name, names, outputs) for p in parameters]
+        self.needs = [self._source(op, p, names, outputs) for p in parameters]
         self.inputs = [int(key) for source, key in self.needs if source == "input"]
         self.outputs = [int(key) for source, key in self.needs if source == "output"]
 
     @staticmethod
-    def _source(op: Op, name: str, names: list[str], outputs: list[str]) -> tuple[str, int | str]:
+    def _source(op: Op, parameter: inspect.Parameter, names: list[str], outputs: list[str]) -> tuple[str, int | str]:
+        name = parameter.name
+        grad = "grad" if parameter.default is parameter.empty else "grad or None"
         if name == "g":
-            return "grad", 0
+            return grad, 0
         if name.startswith("g_") and name[2:] in outputs:
-            return "grad", outputs.index(name[2:])
+            return grad, outputs.index(name[2:])
         if name in names:
             return "input", names.index(name)
         if name in outputs:
