@@ -102,8 +102,10 @@ from dlcore.ops.elementwise import (
 )
 from dlcore.ops.embed import embedding
 from dlcore.ops.gather import index_add, scatter, scatter_add, take, take_along_axis
+from dlcore.ops.gru import gru, gru_cell
 from dlcore.ops.index import masked_fill, masked_select, nonzero, one_hot
 from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, split, stack, tile, tril, triu, unstack
+from dlcore.ops.lstm import lstm, lstm_cell
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
 from dlcore.ops.norm import batch_norm, batch_norm_inference, group_norm, instance_norm, layer_norm, rms_norm
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
@@ -121,6 +123,7 @@ from dlcore.ops.random import (
     uniform,
 )
 from dlcore.ops.reduce import all, any, argmax, argmin, count_nonzero, logsumexp, max, mean, min, norm, std, sum, var
+from dlcore.ops.rnn import rnn, rnn_cell
 from dlcore.ops.scan import cumprod, cumsum, prod
 from dlcore.ops.shape import (
     astype,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlcore import autograd, dtypes
+from dlcore.creation import zeros_like
 from dlcore.op import OPS, Op, Vjp, define
 from dlcore.ops import join
 from dlcore.signature import Signature
@@ -23,6 +24,7 @@ class _Namespace:
 
     concat = staticmethod(join.concat)
     stack = staticmethod(join.stack)
+    zeros_like = staticmethod(zeros_like)
 
     def __getattr__(self, name: str) -> Op:
         return OPS[name]

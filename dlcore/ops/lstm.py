@@ -1,0 +1,131 @@
+"""Long short-term memory (Hochreiter and Schmidhuber, 1997) over whole sequences.
+
+With the gates i, f, g, o in this order along the first axis of the weights::
+
+    i, f, o = sigmoid(z),  g = tanh(z)   where z = w_ih x_t + w_hh h_(t-1) + b
+    c_t = f c_(t-1) + i g
+    h_t = o tanh(c_t)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dlcore.op import Op, Sample, define, sample
+from dlcore.ops import rnn
+from dlcore.ops.derive import define_derived
+from dlcore.ops.window import as_tensor
+from dlcore.tensor import Tensor
+
+
+def _lstm(
+    xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b: Any, lengths: Any, *, reverse: bool = False
+) -> Any:
+    z, h, c = rnn.projected(xp, x, w_ih, b), h0, c0
+    found: dict[int, Any] = {}
+    for t in rnn.steps(x.shape[0], reverse):
+        i, f, g, o = rnn.parts(z[t, ...] + xp.matmul(h, xp.matrix_transpose(w_hh)), 4)
+        i, f, g, o = rnn.sigmoid(xp, i), rnn.sigmoid(xp, f), xp.tanh(g), rnn.sigmoid(xp, o)
+        new = f * c + i * g
+        h = rnn.hold(xp, lengths, t, o * xp.tanh(new), h)
+        c = rnn.hold(xp, lengths, t, new, c)
+        found[t] = h, c, rnn.hold(xp, lengths, t, xp.concat([i, f, g, o], axis=1), None)
+    return tuple(xp.stack([found[t][k] for t in range(x.shape[0])]) for k in range(3))
+
+
+def _lstm_grad(
+    xp: Any, dh: Any, dc: Any, dgates: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, h: Any, c: Any,
+    gates: Any, lengths: Any, *, reverse: bool = False,
+) -> Any:  # fmt: skip
+    earlier = rnn.before(c, c0, reverse)
+    carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
+    dz: dict[int, Any] = {}
+    for t in rnn.steps(x.shape[0], not reverse):
+        total_h = dh[t, ...] + carry_h
+        total_c = carry_c if dc is None else carry_c + dc[t, ...]
+        step, new_c = _step_grad(xp, total_h, total_c, None if dgates is None else dgates[t, ...], gates[t, ...],
+                                 earlier[t], c[t, ...])  # fmt: skip
+        dz[t] = rnn.hold(xp, lengths, t, step, None)
+        carry_h = rnn.hold(xp, lengths, t, xp.matmul(dz[t], w_hh), total_h)
+        carry_c = rnn.hold(xp, lengths, t, new_c, total_c)
+    stacked = xp.stack([dz[t] for t in range(x.shape[0])])
+    dx, dw_ih, db = rnn.weight_gradients(xp, stacked, x, w_ih)
+    dw_hh = rnn.weight_gradients(xp, stacked, xp.stack(rnn.before(h, h0, reverse)), w_hh)[1]
+    return dx, carry_h, carry_c, dw_ih, dw_hh, db
+
+
+def _step_grad(xp: Any, dh: Any, dc: Any, dgates: Any, gates: Any, before: Any, after: Any) -> tuple[Any, Any]:
+    """Gradients of one step for z and for the earlier c, from those of h_t, c_t and the gates."""
+    i, f, g, o = rnn.parts(gates, 4)
+    tanh_c = xp.tanh(after)
+    dc = dc + dh * o * (1 - tanh_c * tanh_c)
+    into = [dc * g, dc * before, dc * i, dh * tanh_c]
+    if dgates is not None:
+        into = [a + b for a, b in zip(into, rnn.parts(dgates, 4), strict=True)]
+    slopes = i * (1 - i), f * (1 - f), 1 - g * g, o * (1 - o)
+    return xp.concat([a * s for a, s in zip(into, slopes, strict=True)], axis=1), dc * f
+
+
+def _samples() -> Iterable[Sample]:
+    for k, ((t, n, i, h), lengths, attrs) in enumerate(rnn.cases()):
+        weights = map(rnn.small, ((t, n, i), (n, h), (n, h), (4 * h, i), (4 * h, h)))
+        yield sample(*weights, rnn.small((4 * h,)) if k % 2 == 0 else None, lengths, **attrs)
+
+
+def _grad_samples() -> Iterable[Sample]:
+    for k, ((t, n, i, h), lengths, attrs) in enumerate(rnn.cases()):
+        more = ((t, n, h), (t, n, 4 * h)) if k < 2 else (None, None)
+        operands = (t, n, i), (n, h), (n, h), (4 * h, i), (4 * h, h), (t, n, h), (t, n, h), (t, n, 4 * h)
+        yield sample((t, n, h), *more, *map(rnn.small, operands), lengths, **attrs)
+
+
+_lstm_op: Op = define(
+    "lstm",
+    "x[T,N,I]:float h0[N,H]:float c0[N,H]:float w_ih[4*H,I]:float w_hh[4*H,H]:float b[4*H]:float? lengths[N]:int? "
+    "-> h[T,N,H] c[T,N,H] gates[T,N,4*H]",
+    _lstm,
+    vjp=lambda g_h, x, h0, c0, w_ih, w_hh, h, c, gates, lengths, reverse, g_c=None, g_gates=None: _lstm_grad_op(
+        g_h, g_c, g_gates, x, h0, c0, w_ih, w_hh, h, c, gates, lengths, reverse=reverse
+    ),
+    infer=rnn.check,
+    flops=lambda d: 8 * d.T * d.N * d.H * (d.I + d.H),
+    samples=_samples,
+    doc="States h and c of every step of an LSTM and its gates (0 past the end of a sequence). See `dl.lstm`.",
+)
+
+_lstm_grad_op: Op = define_derived(
+    "lstm_grad",
+    "dh[T,N,H]:float dc[T,N,H]:float? dgates[T,N,4*H]:float? x[T,N,I]:float h0[N,H]:float c0[N,H]:float "
+    "w_ih[4*H,I]:float w_hh[4*H,H]:float h[T,N,H]:float c[T,N,H]:float gates[T,N,4*H]:float lengths[N]:int? "
+    "-> dx[T,N,I] dh0[N,H] dc0[N,H] dw_ih[4*H,I] dw_hh[4*H,H] db[4*H]",
+    _lstm_grad,
+    infer=rnn.check,
+    flops=lambda d: 16 * d.T * d.N * d.H * (d.I + d.H),
+    samples=_grad_samples,
+    doc="Gradient of lstm, from those of its outputs (dgates flows in second gradients only).",
+)
+
+
+def lstm(
+    x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b: Any = None, lengths: Any = None, reverse: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """LSTM over sequences; returns `(y[T,N,H], hT[N,H], cT[N,H])`, the states h of all steps and the final h and c.
+
+    x: `[T,N,I]`; h0, c0: `[N,H]`; w_ih: `[4*H,I]`; w_hh: `[4*H,H]`; b: `[4*H]`, gates in the order i, f, g, o.
+    lengths: `[N]` ints in [0, T], the steps of each sequence: past them y is 0 and the state stays (None: T for all).
+    reverse: from the last step to the first. Raises ShapeError, IndexRangeError.
+
+    >>> y, h, c = lstm(dl.ones((5, 2, 3)), *[dl.zeros((2, 4))] * 2, dl.ones((16, 3)), dl.ones((16, 4)))
+    >>> y.shape, c.shape
+    ((5, 2, 4), (2, 4))
+    """
+    lengths = rnn.check_lengths("lstm", lengths, as_tensor(x).shape[0])
+    h, c, _ = _lstm_op(x, h0, c0, w_ih, w_hh, b, lengths, reverse=reverse)
+    last = 0 if reverse else -1
+    return rnn.masked(h, lengths), h[last], c[last]
+
+
+def lstm_cell(x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b: Any = None) -> tuple[Tensor, Tensor]:
+    """One step of `lstm`: the new states `(h[N,H], c[N,H])` for `x[N,I]`, `h[N,H]`, `c[N,H]`."""
+    return lstm(rnn.as_sequence(x), h, c, w_ih, w_hh, b)[1:]

@@ -1,0 +1,210 @@
+"""Recurrent networks over whole sequences: the parts that all share, and the plain one (Elman).
+
+Sequences are `x[T,N,I]`. The product of all steps with `w_ih` is one GEMM; only the product with `w_hh` goes step by
+step. With `lengths`, steps past the end of a sequence keep its state, so that in both directions the state at the last
+step taken is the final one. `reverse` takes the steps from the last to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dlcore.errors import ArgumentError, IndexRangeError, ShapeError
+from dlcore.op import Arr, Op, Sample, define, sample
+from dlcore.ops.derive import define_derived
+from dlcore.ops.elementwise import less
+from dlcore.ops.shape import where
+from dlcore.ops.window import as_tensor
+from dlcore.signature import Dims, Shape
+from dlcore.tensor import Tensor
+
+
+def steps(count: int, reverse: bool) -> list[int]:
+    """Time indices in the order in which the steps are taken."""
+    return list(range(count))[:: -1 if reverse else 1]
+
+
+def projected(xp: Any, x: Any, w: Any, b: Any) -> Any:
+    """`x[T,N,I]` times `w[G,I]`, plus `b[G]`, as `[T,N,G]`."""
+    t, n, i = x.shape
+    z = xp.reshape(xp.matmul(xp.reshape(x, (t * n, i)), xp.matrix_transpose(w)), (t, n, w.shape[0]))
+    return z if b is None else z + b
+
+
+def sigmoid(xp: Any, z: Any) -> Any:
+    """1 / (1 + exp(-z))."""
+    return 1 / (1 + xp.exp(-z))
+
+
+def parts(z: Any, count: int) -> list[Any]:
+    """`z[N,count*H]` as `count` blocks `[N,H]`."""
+    size = z.shape[1] // count
+    return [z[:, k * size : (k + 1) * size] for k in range(count)]
+
+
+def hold(xp: Any, lengths: Any, t: int, new: Any, old: Any) -> Any:
+    """`new` where step t lies within the sequence, else `old`; `old` None stands for 0."""
+    if lengths is None:
+        return new
+    return xp.where((lengths > t)[:, None], new, xp.zeros_like(new) if old is None else old)
+
+
+def before(states: Any, first: Any, reverse: bool) -> list[Any]:
+    """The state that each step starts from, in order of time: that of the step before it, or `first`."""
+    found = [states[t, ...] for t in range(states.shape[0])]
+    return [*found[1:], first] if reverse else [first, *found[:-1]]
+
+
+def weight_gradients(xp: Any, dz: Any, x: Any, w: Any) -> tuple[Any, Any, Any]:
+    """Gradients of `projected` for x, w and b."""
+    t, n, i = x.shape
+    flat = xp.reshape(dz, (t * n, dz.shape[2]))
+    dw = xp.matmul(xp.matrix_transpose(flat), xp.reshape(x, (t * n, i)))
+    return xp.reshape(xp.matmul(flat, w), (t, n, i)), dw, xp.sum(flat, axis=0)
+
+
+def check(d: Dims, **_: Any) -> Mapping[str, Any]:
+    """Refuse sequences without a step."""
+    if d.T == 0:
+        raise ShapeError("x has no time step; expected T of at least 1")
+    return {}
+
+
+def check_lengths(name: str, lengths: Any, steps: int) -> Tensor | None:
+    """`lengths` as a tensor. Raises IndexRangeError unless each is in [0, T]."""
+    if lengths is None:
+        return None
+    host = np.asarray(lengths)
+    if host.size and not 0 <= host.min() <= host.max() <= steps:
+        raise IndexRangeError(f"{name}: lengths must lie in [0, {steps}]; got {host.tolist()}")
+    return as_tensor(lengths)
+
+
+def masked(y: Tensor, lengths: Tensor | None) -> Tensor:
+    """`y[T,N,H]` with zeros past the end of each sequence."""
+    if lengths is None:
+        return y
+    times = as_tensor(np.arange(y.shape[0])[:, None, None]).to(y.device)
+    out: Tensor = where(less(times, lengths.reshape(-1, 1)), y, 0.0)
+    return out
+
+
+def as_sequence(x: Any) -> Tensor:
+    """`x[N,I]` of a cell as the one-step sequence `[1,N,I]`."""
+    x = as_tensor(x)
+    found: Tensor = x.reshape(1, *x.shape)
+    return found
+
+
+def small(shape: Shape) -> Arr:
+    """A sample's operand in a range that does not saturate gates, where 16-bit gradients would have no digits left."""
+    return Arr(shape, -0.5, 0.5)
+
+
+def cases() -> Iterable[tuple[tuple[int, int, int, int], Any, dict[str, Any]]]:
+    """Sizes (T, N, I, H), lengths and attributes: odd, size-1, zero-size, ragged, both directions."""
+    return [
+        ((3, 2, 4, 3), None, {}),
+        ((3, 3, 2, 2), np.asarray([1, 3, 0]), {"reverse": True}),
+        ((2, 2, 1, 3), np.asarray([2, 1]), {}),
+        ((1, 1, 1, 1), None, {"reverse": True}),
+        ((2, 0, 3, 2), None, {}),
+    ]
+
+
+_SLOPES: dict[str, Callable[[Any, Any], Any]] = {
+    "tanh": lambda xp, h: 1 - h * h,
+    "relu": lambda xp, h: xp.where(h > 0, xp.zeros_like(h) + 1, xp.zeros_like(h)),
+}
+
+
+def _rnn(
+    xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b: Any, lengths: Any, *, activation: str = "tanh",
+    reverse: bool = False,
+) -> Any:  # fmt: skip
+    z, h = projected(xp, x, w_ih, b), h0
+    found: dict[int, Any] = {}
+    for t in steps(x.shape[0], reverse):
+        new = z[t, ...] + xp.matmul(h, xp.matrix_transpose(w_hh))
+        new = xp.tanh(new) if activation == "tanh" else xp.where(new > 0, new, xp.zeros_like(new))
+        h = found[t] = hold(xp, lengths, t, new, h)
+    return xp.stack([found[t] for t in range(x.shape[0])])
+
+
+def _rnn_grad(
+    xp: Any, dh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, h: Any, lengths: Any, *, activation: str = "tanh",
+    reverse: bool = False,
+) -> Any:  # fmt: skip
+    previous, carry = before(h, h0, reverse), xp.zeros_like(h0)
+    dz: dict[int, Any] = {}
+    for t in steps(x.shape[0], not reverse):
+        total = dh[t, ...] + carry
+        dz[t] = hold(xp, lengths, t, total * _SLOPES[activation](xp, h[t, ...]), None)
+        carry = hold(xp, lengths, t, xp.matmul(dz[t], w_hh), total)
+    stacked = xp.stack([dz[t] for t in range(x.shape[0])])
+    dx, dw_ih, db = weight_gradients(xp, stacked, x, w_ih)
+    return dx, carry, dw_ih, weight_gradients(xp, stacked, xp.stack(previous), w_hh)[1], db
+
+
+def _known_activation(d: Dims, *, activation: str, **_: Any) -> Mapping[str, Any]:
+    if activation not in _SLOPES:
+        raise ArgumentError(f"activation must be one of {', '.join(_SLOPES)}; got {activation!r}")
+    return check(d)
+
+
+def _samples(backward: bool) -> Iterable[Sample]:
+    for k, ((t, n, i, h), lengths, attrs) in enumerate(cases()):
+        head = ((t, n, h),) if backward else ()
+        tail = (t, n, h) if backward else ((h,) if k % 2 == 0 else None)
+        weights = map(small, ((t, n, i), (n, h), (h, i), (h, h)))
+        yield sample(*head, *weights, tail and small(tail), lengths, **attrs, activation=("tanh", "relu")[k == 2])
+
+
+_rnn_op: Op = define(
+    "rnn",
+    "x[T,N,I]:float h0[N,H]:float w_ih[H,I]:float w_hh[H,H]:float b[H]:float? lengths[N]:int? -> h[T,N,H]",
+    _rnn,
+    vjp=lambda g, x, h0, w_ih, w_hh, h, lengths, attrs: _rnn_grad_op(g, x, h0, w_ih, w_hh, h, lengths, **attrs),
+    infer=_known_activation,
+    flops=lambda d: 2 * d.T * d.N * d.H * (d.I + d.H),
+    samples=lambda: _samples(False),
+    doc="States h_t = act(w_ih x_t + w_hh h_(t-1) + b) of a plain recurrent network. See `dl.rnn`.",
+)
+
+_rnn_grad_op: Op = define_derived(
+    "rnn_grad",
+    "dh[T,N,H]:float x[T,N,I]:float h0[N,H]:float w_ih[H,I]:float w_hh[H,H]:float h[T,N,H]:float lengths[N]:int? "
+    "-> dx[T,N,I] dh0[N,H] dw_ih[H,I] dw_hh[H,H] db[H]",
+    _rnn_grad,
+    infer=_known_activation,
+    flops=lambda d: 4 * d.T * d.N * d.H * (d.I + d.H),
+    samples=lambda: _samples(True),
+    doc="Gradient of rnn, from that of its states.",
+)
+
+
+def rnn(
+    x: Any, h0: Any, w_ih: Any, w_hh: Any, b: Any = None, lengths: Any = None, reverse: bool = False,
+    activation: str = "tanh",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Plain recurrent network h_t = act(w_ih x_t + w_hh h_(t-1) + b) over sequences; returns `(y[T,N,H], hT[N,H])`.
+
+    x: `[T,N,I]`; h0: `[N,H]`; w_ih: `[H,I]`; w_hh: `[H,H]`; b: `[H]`. activation: "tanh" or "relu".
+    lengths: `[N]` ints in [0, T], the steps of each sequence: past them y is 0 and the state stays (None: T for all).
+    reverse: from the last step to the first. Raises ShapeError, ArgumentError, IndexRangeError.
+
+    >>> y, h = rnn(dl.ones((5, 2, 3)), dl.zeros((2, 4)), dl.ones((4, 3)), dl.ones((4, 4)))
+    >>> y.shape, h.shape
+    ((5, 2, 4), (2, 4))
+    """
+    lengths = check_lengths("rnn", lengths, as_tensor(x).shape[0])
+    h: Tensor = _rnn_op(x, h0, w_ih, w_hh, b, lengths, activation=activation, reverse=reverse)
+    return masked(h, lengths), h[0 if reverse else -1]
+
+
+def rnn_cell(x: Any, h: Any, w_ih: Any, w_hh: Any, b: Any = None, activation: str = "tanh") -> Tensor:
+    """One step of `rnn`: the new state `[N,H]` for `x[N,I]` and `h[N,H]`."""
+    return rnn(as_sequence(x), h, w_ih, w_hh, b, activation=activation)[1]
