@@ -31,6 +31,7 @@ from dlcore.ops.activation import (
     threshold,
 )
 from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from dlcore.ops.ctc import ctc_loss
 from dlcore.ops.einsum import einsum
 from dlcore.ops.elementwise import (
     abs,
@@ -105,7 +106,30 @@ from dlcore.ops.gather import index_add, scatter, scatter_add, take, take_along_
 from dlcore.ops.gru import gru, gru_cell
 from dlcore.ops.index import masked_fill, masked_select, nonzero, one_hot
 from dlcore.ops.join import chunk, concat, diagonal, flip, pad, repeat, roll, split, stack, tile, tril, triu, unstack
+from dlcore.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    gaussian_nll_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    poisson_nll_loss,
+    smooth_l1_loss,
+)
 from dlcore.ops.lstm import lstm, lstm_cell
+from dlcore.ops.margin_loss import (
+    contrastive_loss,
+    cosine_embedding_loss,
+    cosine_similarity,
+    hinge_embedding_loss,
+    hinge_loss,
+    margin_ranking_loss,
+    pairwise_distance,
+    triplet_margin_loss,
+)
 from dlcore.ops.matmul import linear, matmul, outer, tensordot, vecdot
 from dlcore.ops.norm import batch_norm, batch_norm_inference, group_norm, instance_norm, layer_norm, rms_norm
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d

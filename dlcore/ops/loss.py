@@ -148,7 +148,7 @@ def nll_loss(
     _check_classes("nll_loss", labels, log_probs.shape[1], ignore_index, reduction)
     counted = labels != ignore_index
     safe = where(counted, labels, 0)
-    scale = astype(counted, dtype=log_probs.dtype)
+    scale: Tensor = astype(counted, dtype=log_probs.dtype)
     if weight is not None:
         scale = scale * take(weight, safe)
     loss = -squeeze(take_along_axis(log_probs, expand_dims(safe, 1), axis=1), 1) * scale
@@ -230,17 +230,24 @@ def huber_loss(pred: Tensor, target: Tensor, reduction: str = "mean", delta: flo
     """d**2 / 2 for differences d below `delta`, delta * (|d| - delta / 2) above (Huber 1964)."""
     if delta <= 0:
         raise ArgumentError(f"huber_loss: delta must be positive; got {delta}")
-    same_shape("huber_loss", pred=pred, target=target)
-    checked("huber_loss", target)
-    d = abs(pred - target)
-    return reduced("huber_loss", where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
+    return reduced("huber_loss", _huber("huber_loss", pred, target, delta), reduction)
 
 
 def smooth_l1_loss(pred: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """`huber_loss` with delta = beta, divided by beta; for beta = 0 the absolute difference (Girshick 2015)."""
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta must not be negative; got {beta}")
-    return huber_loss(pred, target, reduction, beta) / beta if beta > 0 else l1_loss(pred, target, reduction)
+    if beta == 0:
+        return l1_loss(pred, target, reduction)
+    return reduced("smooth_l1_loss", _huber("smooth_l1_loss", pred, target, beta) / beta, reduction)
+
+
+def _huber(name: str, pred: Tensor, target: Tensor, delta: float) -> Tensor:
+    same_shape(name, pred=pred, target=target)
+    checked(name, target)
+    d = abs(pred - target)
+    out: Tensor = where(d < delta, 0.5 * d * d, delta * (d - 0.5 * delta))
+    return out
 
 
 def gaussian_nll_loss(
@@ -284,6 +291,7 @@ def kl_div(log_probs: Tensor, target: Tensor, reduction: str = "mean", log_targe
     """
     same_shape("kl_div", log_probs=log_probs, target=target)
     checked("kl_div", target)
+    loss: Tensor
     if log_target:
         loss = exp(target) * (target - log_probs)
     else:

@@ -11,7 +11,7 @@ from dlcore.ops.activation import relu
 from dlcore.ops.elementwise import maximum, minimum, square
 from dlcore.ops.loss import checked, reduced, same_shape
 from dlcore.ops.reduce import norm
-from dlcore.ops.shape import where
+from dlcore.ops.shape import axis_index, where
 from dlcore.tensor import Tensor
 
 
@@ -85,8 +85,10 @@ def contrastive_loss(x1: Tensor, x2: Tensor, targets: Tensor, margin: float = 1.
 
 def cosine_similarity(x1: Tensor, x2: Tensor, axis: int = 1, eps: float = 1e-8) -> Tensor:
     """Cosine of the angle between vectors along an axis; norms below `eps` count as `eps`. Operands broadcast."""
-    lengths = maximum(norm(x1, axis=axis), eps) * maximum(norm(x2, axis=axis), eps)
-    return (x1 * x2).sum(axis=axis) / lengths
+    product = x1 * x2
+    axis = axis_index(axis, product.ndim) - product.ndim  # counted from the end, where operands of two ranks align
+    lengths: Tensor = maximum(norm(x1, axis=axis), eps) * maximum(norm(x2, axis=axis), eps)
+    return product.sum(axis=axis) / lengths
 
 
 def cosine_embedding_loss(
