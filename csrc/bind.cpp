@@ -8,6 +8,7 @@
 
 namespace dlcore {
 
+void bind_conv(py::module_& m);
 void bind_elementwise(py::module_& m);
 void bind_reduce(py::module_& m);
 
@@ -234,6 +235,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native CPU kernels of dlcore.";
   dlcore::bind_machine(m);
   dlcore::bind_memory(m);
+  dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
   dlcore::bind_reduce(m);
   dlcore::bind_gemm(m);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "conv.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "reduce.h"
@@ -11,6 +12,7 @@
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
+  X(conv)              \
   X(elementwise)       \
   X(gemm)              \
   X(reduce)            \
@@ -19,6 +21,7 @@
 namespace dlcore {
 
 struct Kernels {
+  ConvKernels conv;
   ElementwiseKernels elementwise;
   GemmKernels gemm;
   ReduceKernels reduce;

@@ -1,0 +1,249 @@
+#include "conv.h"
+
+#include "conv_pass.h"
+#include "isa.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr Index kTermsPerBlock = 320;  // of B: its panel stays in L1
+
+// The channels whose terms make one block of a sum.
+DL_INLINE Index channels_per_block(Index channels, Index taps) {
+  const Index most = larger<Index>(1, kTermsPerBlock / larger<Index>(1, taps));
+  const Index blocks = (channels + most - 1) / most;
+  return (channels + blocks - 1) / blocks;
+}
+
+// The weights of a group in panels of rows, as the micro-kernels read them. For each pass, each block of channels, each
+// panel: [term][row].
+template <class T>
+class Weights {
+ public:
+  DL_INLINE Weights(const Correlation<T>& p)
+      : p_(p),
+        panels_(p.features, kTileRows),
+        size_(p.features * p.channels * p.taps()),
+        scratch_(sizeof(T) * size_t(size_ * p.groups)) {}
+  DL_INLINE const Panels& panels() const { return panels_; }
+  DL_INLINE T* pass(Index group, const Pass& pass) const {
+    return static_cast<T*>(scratch_.data()) + group * size_ + pass.first_term * p_.features;
+  }
+
+  void pack(const Passes<T>& passes, int tid, int nt) const {
+    const Index jobs = p_.groups * passes.count() * panels_.count;
+    for (Index job = jobs * tid / nt; job < jobs * (tid + 1) / nt; ++job) {
+      const Index i = job / panels_.count % passes.count();
+      pack_panel(passes, job / panels_.count / passes.count(), i, job % panels_.count);
+    }
+  }
+
+ private:
+  void pack_panel(const Passes<T>& passes, Index group, Index index, Index panel) const {
+    const Pass& pass = passes[index];
+    const Index* weight = passes.weight(pass);
+    const Index rows = panels_.size(panel), m0 = panels_.begin(panel);
+    const Index step = channels_per_block(p_.channels, pass.taps);
+    const T* w = p_.w + group * p_.w_group + m0 * p_.w_feature;
+    T* block = this->pass(group, pass);
+    for (Index c0 = 0; c0 < p_.channels; c0 += step) {
+      const Index channels = smaller(step, p_.channels - c0);
+      const Index terms = channels * pass.taps;
+      T* out = block + m0 * terms;
+      for (Index c = c0; c < c0 + channels; ++c)
+        for (Index t = 0; t < pass.taps; ++t, out += rows)
+          for (Index m = 0; m < rows; ++m) out[m] = w[m * p_.w_feature + c * p_.w_channel + weight[t]];
+      block += terms * p_.features;
+    }
+  }
+
+  const Correlation<T>& p_;
+  const Panels panels_;
+  const Index size_;
+  const Scratch scratch_;
+};
+
+// Working memory of one thread.
+template <class T>
+struct Space {
+  static constexpr Index kRoom = Pieces<T>::kPixels;
+  T *panel, *planes, *results;  // the panel is aligned to vectors
+  static DL_INLINE Index panel_size(const Correlation<T>& p) { return (kTermsPerBlock + p.taps() + 1) * kRoom; }
+  static DL_INLINE Index planes_size(const Division<T>& d) { return d.image * d.images + kRoom; }
+  static DL_INLINE Index size(const Correlation<T>& p, const Division<T>& d) {
+    return panel_size(p) + (planes_size(d) + d.results * d.images + kRoom - 1) / kRoom * kRoom;
+  }
+  DL_INLINE Space(T* memory, const Correlation<T>& p, const Division<T>& d)
+      : panel(memory), planes(panel + panel_size(p)), results(planes + planes_size(d)) {}
+};
+
+// Everything that the threads share while they make a correlation.
+template <class T>
+struct Job {
+  const Correlation<T>& p;
+  const Division<T>& d;
+  const Passes<T>& passes;
+  const Weights<T>& weights;
+};
+
+template <class T>
+constexpr ConvMicro<T> micro = make_conv_micro<T>();
+
+// All features of the pixels of one panel; `tile` is complete but for a, c and bias, which are those of feature 0.
+template <class T>
+DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, Index per_image,
+                         const Target<T>& target) {
+  constexpr int W = lanes<T>;
+  const int vectors = (pixels.count + W - 1) / W;
+  bool whole = pixels.count == vectors * W;
+  Target<T> to = target;
+  T* at[kTileVectors];
+  for (int v = 0; v < vectors; ++v) {
+    const Index pixel = pixels.begin + v * W;
+    at[v] = target.base + pixel / per_image * target.image_step + pixel % per_image;
+    whole = whole && pixel % per_image + W <= per_image;
+  }
+  alignas(64) T buffer[kTileRows * Pieces<T>::kPixels];
+  tile.c_step = whole ? target.feature_step : Pieces<T>::kPixels;
+  for (Index i = 0; i < panels.count; ++i) {
+    const int rows = panels.size(i);
+    if (!whole && tile.add) move_tile<T, false>(buffer, rows, pixels, per_image, to);
+    for (int v = 0; v < vectors; ++v) tile.c[v] = whole ? at[v] + panels.begin(i) * tile.c_step : buffer + v * W;
+    micro<T>.run[vectors][rows](tile);
+    if (!whole) move_tile<T, true>(buffer, rows, pixels, per_image, to);
+    to.base += rows * to.feature_step;
+    tile.a += rows * tile.channels * tile.taps;
+    if (tile.bias != nullptr) tile.bias += rows;
+  }
+}
+
+// One feature of one channel: straight from the planes, no panel.
+template <class T>
+void run_depthwise(const Job<T>& job, const Pass& pass, const Unit& unit, const T* weights, const T* bias,
+                   const T* planes, const Target<T>& target) {
+  constexpr int W = lanes<T>;
+  const Correlation<T>& p = job.p;
+  const Index* offset = job.passes.offset(pass);
+  const vec<T> start = broadcast(bias == nullptr ? T(0) : *bias);
+  for (Index n = 0; n < unit.images; ++n)
+    for (Index y = 0; y < smaller(unit.rows, pass.rows - unit.row); ++y) {
+      const T* from = planes + n * job.d.image + y * p.xs.places;
+      T* to = target.base + n * target.image_step + y * pass.cols;
+      for (Index x = 0; x < pass.cols; x += W) {
+        vec<T> sum = start;
+        for (Index t = 0; t < pass.taps; ++t) sum = fma(broadcast(weights[t]), load(from + offset[t] + x), sum);
+        if (x + W <= pass.cols) store(to + x, sum);
+        else store(to + x, sum, pass.cols - x);
+      }
+    }
+}
+
+template <class T>
+void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& space, const Target<T>& target) {
+  const Correlation<T>& p = job.p;
+  const Pass& pass = job.passes[index];
+  const T* a = job.weights.pass(unit.group, pass);
+  const T* bias = p.bias == nullptr ? nullptr : p.bias + unit.group * p.features;
+  if (p.channels == 1 && p.features == 1) return run_depthwise(job, pass, unit, a, bias, space.planes, target);
+  const Index rows = smaller(unit.rows, pass.rows - unit.row), cols = pass.cols, pixels = unit.images * rows * cols;
+  const Index step = channels_per_block(p.channels, pass.taps);
+  const Index channel_step = p.ys.planes * p.xs.planes * job.d.plane;
+  for (Index c0 = 0; c0 < p.channels; c0 += step) {
+    const T* planes = space.planes + c0 * channel_step;
+    ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0, bias, c0 > 0};
+    for (Index begin = 0; begin < pixels; begin += Pieces<T>::kPixels) {
+      const Pixels some{begin, int(smaller<Index>(Pieces<T>::kPixels, pixels - begin))};
+      const Pieces<T> pieces(some, rows, cols, p.xs.places, job.d.image);
+      const bool direct = pieces.are_vectors();
+      if (!direct)
+        pack_patches(planes, tile.channels, channel_step, job.passes.offset(pass), pass.taps, pieces, space.panel);
+      tile.b_step = direct ? channel_step : pass.taps * Pieces<T>::kPixels;
+      tile.offset = direct ? job.passes.offset(pass) : job.passes.packed_offset();
+      for (int v = 0; v < kTileVectors; ++v) tile.b[v] = direct ? planes + pieces.from[v] : space.panel + v * lanes<T>;
+      run_panel(job.weights.panels(), tile, some, rows * cols, target);
+    }
+    a += tile.channels * pass.taps * p.features;
+  }
+}
+
+// Interleaves the grids of a unit into the results.
+template <class T>
+void join_grids(const Job<T>& job, const Unit& unit, const T* grids) {
+  const Correlation<T>& p = job.p;
+  const Index first = unit.row * p.ys.grids, last = smaller(p.ys.results, (unit.row + unit.rows) * p.ys.grids);
+  for (Index n = 0; n < unit.images; ++n)
+    for (Index m = 0; m < p.features; ++m) {
+      T* image = p.results + (((unit.image + n) * p.groups + unit.group) * p.features + m) * p.result_image();
+      for (Index y = first; y < last; ++y) {
+        const Index pass = y % p.ys.grids * p.xs.grids, row = y / p.ys.grids - unit.row;
+        join_row(p.xs, image + y * p.xs.results, [&](Index b) {
+          return grids + n * job.d.results + ((pass + b) * p.features + m) * job.d.grid + row * p.xs.grid(b);
+        });
+      }
+    }
+}
+
+template <class T>
+void run_unit(const Job<T>& job, const Unit& unit, const Space<T>& space) {
+  const Correlation<T>& p = job.p;
+  for (Index n = 0; n < unit.images; ++n)
+    fill_planes(p.ys, p.xs, p.source + ((unit.image + n) * p.groups + unit.group) * p.channels * p.source_image(),
+                p.channels, unit.row, job.d.plane_rows, space.planes + n * job.d.image);
+  for (Index i = 0; i < job.passes.count(); ++i) {
+    const Pass& pass = job.passes[i];
+    if (unit.row >= pass.rows || pass.cols == 0) continue;
+    const Index image = p.features * p.result_image();
+    const Target<T> direct{p.results + (unit.image * p.groups + unit.group) * image + unit.row * pass.cols,
+                           p.groups * image, p.result_image()};
+    const Target<T> grid{space.results + i * p.features * job.d.grid, job.d.results, job.d.grid};
+    run_pass(job, unit, i, space, p.grids() > 1 ? grid : direct);
+  }
+  if (p.grids() > 1) join_grids(job, unit, space.results);
+}
+
+template <class T>
+void correlate(const Correlation<T>& p) {
+  if (p.batch * p.groups * p.features * p.result_image() == 0) return;
+  const int width = num_threads();
+  const Division<T> d(p, width);
+  const Passes<T> passes(p, d);
+  const Weights<T> weights(p);
+  const Index size = Space<T>::size(p, d);
+  const Scratch memory(sizeof(T) * size_t(size * width));
+  const Job<T> job{p, d, passes, weights};
+  team().run([&](int tid, int nt) {
+    weights.pack(passes, tid, nt);
+    team().barrier();
+    const Space<T> space(static_cast<T*>(memory.data()) + size * tid, p, d);
+    for (Index i = d.units * tid / nt; i < d.units * (tid + 1) / nt; ++i) run_unit(job, unit_of(p, d, i), space);
+  });
+}
+
+template <class T>
+void forward(const Conv2d& c, const T* x, const T* w, const T* b, T* y) {
+  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
+  correlate<T>({forward_axis(c.H, c.P, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
+                forward_axis(c.W, c.Q, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, channels,
+                features, x, w, b, features * channels * kernel, channels * kernel, kernel, y});
+}
+
+template <class T>
+void dx(const Conv2d& c, const T* dy, const T* w, T* dx) {
+  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
+  correlate<T>({backward_axis(c.P, c.H, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
+                backward_axis(c.Q, c.W, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, features,
+                channels, dy, w, nullptr, features * channels * kernel, kernel, channels * kernel, dx});
+}
+
+}  // namespace
+
+template <class T>
+void conv_dw(const Conv2d& c, const T* x, const T* dy, T* dw);
+
+void fill_conv(Kernels& kernels) {
+  kernels.conv = {{forward<float>, dx<float>, conv_dw<float>}, {forward<double>, dx<double>, conv_dw<double>}};
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

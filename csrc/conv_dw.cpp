@@ -1,0 +1,241 @@
+// Gradient of a convolution with respect to its weights: dw[o, term] = the sum over pixels of dy[o, pixel] patch[pixel,
+// term]. The image is transposed to channels last, so that one row of a patch is contiguous and vectors run over terms;
+// a row of dy is read as it is. Sums are made in a number of chunks of the batch that the shape alone decides, then
+// added.
+#include "conv.h"
+#include "isa.h"
+#include "memory.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr int kRows = kVectorRegisters / 4, kVectors = 3;  // a register tile
+
+// c[i, j] += the sum over pixels (y, x) of a[i*lda + y*a_row + x] b[y*b_row + x*ldb + j], for a tile of MR x NV
+// vectors.
+template <class T>
+struct Tile {
+  Index rows, cols;  // of pixels
+  const T* a;
+  Index lda, a_row;
+  const T* b;
+  Index ldb, b_row;
+  T* c;
+  Index ldc;
+};
+
+template <class T, int MR, int NV>
+void accumulate(const Tile<T>& t) {
+  constexpr int W = lanes<T>;
+  vec<T> acc[MR][NV];
+  static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
+    static_for<NV>([&](auto j) DL_INLINE_LAMBDA { acc[i][j] = load(t.c + i * t.ldc + j * W); });
+  });
+  const Index lda = t.lda, ldb = t.ldb;
+  for (Index y = 0; y < t.rows; ++y) {
+    const T *a = t.a + y * t.a_row, *b = t.b + y * t.b_row;
+    for (const T* end = a + t.cols; a < end; ++a, b += ldb) {
+      vec<T> row[NV];
+      static_for<NV>([&](auto j) DL_INLINE_LAMBDA { row[j] = load(b + j * W); });
+      static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
+        const vec<T> x = broadcast(a[i * lda]);
+        static_for<NV>([&](auto j) DL_INLINE_LAMBDA { acc[i][j] = fma(x, row[j], acc[i][j]); });
+      });
+    }
+  }
+  static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
+    static_for<NV>([&](auto j) DL_INLINE_LAMBDA { store(t.c + i * t.ldc + j * W, acc[i][j]); });
+  });
+}
+
+template <class T>
+struct Accumulators {
+  void (*run[kRows + 1][kVectors + 1])(const Tile<T>&);
+};
+template <class T>
+constexpr Accumulators<T> make() {
+  Accumulators<T> table = {};
+  static_for<kRows>([&](auto i) {
+    static_for<kVectors>(
+        [&](auto j) { table.run[i + 1][j + 1] = accumulate<T, decltype(i)() + 1, decltype(j)() + 1>; });
+  });
+  return table;
+}
+template <class T>
+constexpr Accumulators<T> accumulators = make<T>();
+
+DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
+
+// The channels-last image, and which of its runs of elements are terms. Few channels are first multiplied by the rows
+// of the kernel, for longer runs.
+template <class T>
+struct Layout {
+  static constexpr Index kElements = 64 * 1024;  // of the transposed image: it stays in L2
+  const Conv2d& p;
+  Index channels, features;  // per group
+  bool expanded;             // an element is (kernel row, channel), not (channel)
+  Index pixel, width;        // elements of a pixel, pixels of a row
+  Index segments, segment;   // contiguous runs of terms, and their length
+  Index terms;               // of an accumulator's row: segments, each rounded up to vectors
+  Index rows;                // of dy at a time
+  Index chunks, parts;       // of the batch, of the features
+
+  DL_INLINE Layout(const Conv2d& p, int nt) : p(p), channels(p.C / p.groups), features(p.O / p.groups) {
+    const bool runs = p.dilation[1] == 1;
+    expanded = runs && channels * p.KW <= lanes<T>;
+    pixel = expanded ? p.KH * channels : channels;
+    width = (p.Q - 1) * p.stride[1] + (p.KW - 1) * p.dilation[1] + 1;
+    segments = expanded ? 1 : runs ? p.KH : p.KH * p.KW;
+    segment = runs ? p.KW * pixel : pixel;
+    terms = segments * round_up(segment, lanes<T>);
+    rows = smaller(p.P, larger<Index>(1, kElements / (width * pixel * row_step())));
+    chunks = 16;
+    while (chunks > 1 && (chunks > p.N || chunks * p.O * terms > (1 << 19))) chunks /= 2;
+    parts = smaller<Index>((features + kRows - 1) / kRows, (nt + chunks * p.groups - 1) / (chunks * p.groups));
+  }
+  DL_INLINE Index row_step() const { return expanded ? 1 : p.stride[0]; }  // rows of the image from one row of dy on
+  DL_INLINE Index image_rows() const {
+    return expanded ? rows : (rows - 1) * p.stride[0] + (p.KH - 1) * p.dilation[0] + 1;
+  }
+  DL_INLINE Index image() const { return image_rows() * width * pixel + kVectors * lanes<T>; }
+  DL_INLINE Index offset(Index i) const {  // of segment i, from a pixel's first element
+    if (expanded) return 0;
+    if (p.dilation[1] == 1) return i * p.dilation[0] * width * pixel;
+    return (i / p.KW * p.dilation[0] * width + i % p.KW * p.dilation[1]) * pixel;
+  }
+  DL_INLINE Index term(Index c, Index r, Index s) const {  // its place in an accumulator's row
+    if (expanded) return s * pixel + r * channels + c;
+    const Index padded = round_up(segment, lanes<T>);
+    return p.dilation[1] == 1 ? r * padded + s * channels + c : (r * p.KW + s) * padded + c;
+  }
+};
+
+// out[x*pixel + c] = row[c*channel_step + x]: `channels` lines of n elements, channels last.
+template <class T>
+void transpose_row(const T* row, Index channel_step, Index channels, Index n, Index pixel, T* out) {
+  constexpr int W = lanes<T>;
+  if (channels < W / 4) {
+    for (Index c = 0; c < channels; ++c)
+      for (Index x = 0; x < n; ++x) out[x * pixel + c] = row[c * channel_step + x];
+    return;
+  }
+  for (Index c = 0; c < channels; c += W)
+    for (Index x = 0; x < n; x += W) {
+      const int height = int(smaller<Index>(W, channels - c)), some = int(smaller<Index>(W, n - x));
+      vec<T> square[W];
+      static_for<W>([&](auto i) DL_INLINE_LAMBDA {
+        const T* p = row + (c + i) * channel_step + x;
+        square[i] = i >= height ? vec<T>{} : some == W ? load(p) : load(p, some);
+      });
+      transpose<T>(square);
+      T* to = out + x * pixel + c;
+      static_for<W>([&](auto i) DL_INLINE_LAMBDA {
+        if (i < some) height == W ? store(to + i * pixel, square[i]) : store(to + i * pixel, square[i], height);
+      });
+    }
+}
+
+template <class T>
+DL_INLINE void fill_zero(const Layout<T>& l, Index pixels, T* out) {
+  for (Index x = 0; x < pixels; ++x, out += l.pixel)
+    for (Index c = 0; c < l.channels; ++c) out[c] = T(0);
+}
+
+// Row y of one channel group of the image, zero outside it, into the first `channels` elements of each pixel.
+template <class T>
+void fill_row(const Layout<T>& l, const T* image, Index y, T* out) {
+  const Conv2d& p = l.p;
+  const Index pad = p.padding[1], begin = smaller(pad, l.width), end = smaller(l.width, p.W + pad);
+  if (y < 0 || y >= p.H || begin >= end) return fill_zero(l, l.width, out);
+  fill_zero(l, begin, out);
+  transpose_row(image + y * p.W + begin - pad, p.H * p.W, l.channels, end - begin, l.pixel, out + begin * l.pixel);
+  fill_zero(l, l.width - end, out + end * l.pixel);
+}
+
+template <class T>
+void fill_image(const Layout<T>& l, const T* image, Index row, Index rows, T* out) {
+  const Conv2d& p = l.p;
+  const Index first = row * p.stride[0] - p.padding[0];
+  if (l.expanded) {
+    for (Index y = 0; y < rows; ++y)
+      for (Index r = 0; r < p.KH; ++r)
+        fill_row(l, image, first + y * p.stride[0] + r * p.dilation[0], out + y * l.width * l.pixel + r * l.channels);
+  } else {
+    for (Index y = 0; y < (rows - 1) * p.stride[0] + (p.KH - 1) * p.dilation[0] + 1; ++y)
+      fill_row(l, image, first + y, out + y * l.width * l.pixel);
+  }
+}
+
+// Adds the terms of some rows of one image to sums[feature, term], for the features [begin, end).
+template <class T>
+void add_image(const Layout<T>& l, const T* dy, Index rows, Index begin, Index end, const T* image, T* sums) {
+  constexpr int W = lanes<T>;
+  const Conv2d& p = l.p;
+  const Index padded = round_up(l.segment, W);
+  for (Index i = 0; i < l.segments; ++i)
+    for (Index j = 0; j < padded; j += kVectors * W) {
+      const int vectors = int(smaller<Index>(kVectors, (padded - j) / W));
+      for (Index m = begin; m < end; m += kRows) {
+        const int height = int(smaller<Index>(kRows, end - m));
+        accumulators<T>.run[height][vectors]({rows, p.Q, dy + m * p.P * p.Q, p.P * p.Q, p.Q, image + l.offset(i) + j,
+                                              p.stride[1] * l.pixel, l.row_step() * l.width * l.pixel,
+                                              sums + m * l.terms + i * padded + j, l.terms});
+      }
+    }
+}
+
+// The sums of one chunk of the batch for one part of a group's features.
+template <class T>
+void add_chunk(const Layout<T>& l, const T* x, const T* dy, Index chunk, Index group, Index part, T* image, T* sums) {
+  const Conv2d& p = l.p;
+  const Index begin = l.features * part / l.parts, end = l.features * (part + 1) / l.parts;
+  for (Index i = begin * l.terms; i < end * l.terms; ++i) sums[i] = T(0);
+  for (Index n = p.N * chunk / l.chunks; n < p.N * (chunk + 1) / l.chunks; ++n)
+    for (Index row = 0; row < p.P; row += l.rows) {
+      const Index rows = smaller(l.rows, p.P - row);
+      fill_image(l, x + (n * p.groups + group) * l.channels * p.H * p.W, row, rows, image);
+      add_image(l, dy + (n * p.groups + group) * l.features * p.P * p.Q + row * p.Q, rows, begin, end, image, sums);
+    }
+}
+
+// dw of one feature, from its sums of all chunks, which it adds in order.
+template <class T>
+void finish(const Layout<T>& l, T* sums, T* dw) {
+  const Conv2d& p = l.p;
+  for (Index chunk = 1; chunk < l.chunks; ++chunk)
+    for (Index i = 0; i < l.terms; ++i) sums[i] += sums[chunk * p.O * l.terms + i];
+  for (Index c = 0; c < l.channels; ++c)
+    for (Index r = 0; r < p.KH; ++r)
+      for (Index s = 0; s < p.KW; ++s) *dw++ = sums[l.term(c, r, s)];
+}
+
+}  // namespace
+
+template <class T>
+void conv_dw(const Conv2d& p, const T* x, const T* dy, T* dw) {
+  const int width = num_threads();
+  const Layout<T> l(p, width);
+  const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.terms + width * l.image()));
+  T* const sums = static_cast<T*>(memory.data());
+  T* const images = sums + l.chunks * p.O * l.terms;
+  team().run([&](int tid, int nt) {
+    const Index units = l.chunks * p.groups * l.parts;
+    for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i) {
+      const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
+      add_chunk(l, x, dy, chunk, group, part, images + tid * l.image(),
+                sums + (chunk * p.O + group * l.features) * l.terms);
+    }
+    team().barrier();
+    for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o)
+      finish(l, sums + o * l.terms, dw + o * l.channels * p.KH * p.KW);
+  });
+}
+
+template void conv_dw<float>(const Conv2d&, const float*, const float*, float*);
+template void conv_dw<double>(const Conv2d&, const double*, const double*, double*);
+
+}  // namespace DL_ISA
+}  // namespace dlcore

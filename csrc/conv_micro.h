@@ -1,0 +1,69 @@
+// The loop that multiplies: a register tile of features x pixels, reading patches either where they lie in the planes
+// of the source or from a packed panel, which it cannot tell apart.
+#pragma once
+#include "simd.h"
+
+namespace dlcore {
+namespace DL_ISA {
+
+inline constexpr int kTileRows = kVectorRegisters == 32 ? 14 : 6, kTileVectors = 2;
+
+// c[v][m*c_step + i] = start + the sum over channels c and taps t of
+//                      a[(c*taps + t)*rows + m] b[v][c*b_step + offset[t] + i]
+// for m < rows and each vector v of pixels; start is what is there (add), else bias[m], else 0 (no bias).
+template <class T>
+struct ConvTile {
+  Index channels, taps;
+  const T* a;
+  const T* b[kTileVectors];
+  Index b_step;
+  const Index* offset;
+  T* c[kTileVectors];
+  Index c_step;
+  const T* bias;
+  bool add;
+};
+
+template <class T, int Rows, int Vectors>
+void multiply(const ConvTile<T>& tile) {
+  vec<T> sum[Rows][Vectors];
+  const T *a = tile.a, *b[Vectors];
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v]; });
+  static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
+    const vec<T> start = tile.bias == nullptr ? vec<T>{} : broadcast(tile.bias[m]);
+    static_for<Vectors>([&](auto v)
+                            DL_INLINE_LAMBDA { sum[m][v] = tile.add ? load(tile.c[v] + m * tile.c_step) : start; });
+  });
+  const Index *offset = tile.offset, *const end = offset + tile.taps;
+  for (Index c = 0; c < tile.channels; ++c) {
+    for (const Index* tap = offset; tap < end; ++tap, a += Rows) {
+      vec<T> x[Vectors];
+      static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { x[v] = load(b[v] + *tap); });
+      static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
+        const vec<T> w = broadcast(a[m]);
+        static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { sum[m][v] = fma(w, x[v], sum[m][v]); });
+      });
+    }
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] += tile.b_step; });
+  }
+  static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { store(tile.c[v] + m * tile.c_step, sum[m][v]); });
+  });
+}
+
+template <class T>
+struct ConvMicro {
+  void (*run[kTileVectors + 1][kTileRows + 1])(const ConvTile<T>&);  // by vectors and rows
+};
+template <class T>
+constexpr ConvMicro<T> make_conv_micro() {
+  ConvMicro<T> table = {};
+  static_for<kTileRows>([&](auto m) {
+    static_for<kTileVectors>(
+        [&](auto v) { table.run[v + 1][m + 1] = multiply<T, decltype(m)() + 1, decltype(v)() + 1>; });
+  });
+  return table;
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

@@ -1,0 +1,211 @@
+// A convolution as matrix products, of the weights with patches: C[feature, pixel] = A[feature, term] B[term, pixel], a
+// term being a channel and a tap. Patches are gathered while a panel of B is packed; no more of them than a panel ever
+// lies in memory.
+//
+// Work is divided into units: a group of channels, of some images (if small) or some rows of one. For each unit a
+// thread copies the source into planes (conv_axis.h), whose padding makes every patch alike, and then makes, panel by
+// panel, each grid of results.
+#pragma once
+#include "conv_micro.h"
+#include "conv_planes.h"
+#include "gemm_loops.h"
+
+namespace dlcore {
+namespace DL_ISA {
+
+// Forward, or the gradient with respect to x: `source` to `results`, `channels` to `features` for each group.
+template <class T>
+struct Correlation {
+  Axis ys, xs;
+  Index batch, groups, channels, features;
+  const T *source, *w, *bias;           // bias may be null
+  Index w_group, w_feature, w_channel;  // strides
+  T* results;
+
+  DL_INLINE Index source_image() const { return ys.source * xs.source; }
+  DL_INLINE Index result_image() const { return ys.results * xs.results; }
+  DL_INLINE Index taps() const { return ys.kernel * xs.kernel; }
+  DL_INLINE Index grids() const { return ys.grids * xs.grids; }
+};
+
+// What a unit is, and the sizes of its working memory.
+template <class T>
+struct Division {
+  static constexpr Index kPlaneElements = 64 * 1024;  // planes of a unit stay in L2
+  Index images, rows;                                 // of a unit
+  Index image_blocks, row_blocks, units;
+  Index plane_rows, plane, image;  // elements of a plane, of the planes of an image
+  Index grid, results;             // elements of a grid of one feature, of all grids of an image; 0 if not joined
+
+  DL_INLINE Division(const Correlation<T>& p, int nt) {
+    const Index rows_all = p.ys.grid(0), per_row = p.channels * p.ys.planes * p.xs.planes * p.xs.places;
+    const Index whole = per_row * p.ys.places, independent = p.batch * p.groups;
+    Index blocks = larger<Index>(1, (whole + kPlaneElements - 1) / kPlaneElements);
+    if (independent * blocks < nt) blocks = (nt + independent - 1) / independent;
+    blocks = smaller(blocks, rows_all);
+    rows = (rows_all + blocks - 1) / blocks;
+    row_blocks = (rows_all + rows - 1) / rows;
+    images = row_blocks > 1 ? 1 : larger<Index>(1, smaller(kPlaneElements / whole, p.batch / (2 * nt)));
+    image_blocks = (p.batch + images - 1) / images;
+    units = image_blocks * row_blocks * p.groups;
+    plane_rows = rows + p.ys.halo();
+    plane = plane_rows * p.xs.places;
+    image = p.channels * p.ys.planes * p.xs.planes * plane;
+    grid = p.grids() > 1 ? rows * p.xs.grid(0) : 0;
+    results = grid * p.grids() * p.features;
+  }
+};
+
+struct Unit {
+  Index group, image, images, row, rows;
+};
+
+template <class T>
+DL_INLINE Unit unit_of(const Correlation<T>& p, const Division<T>& d, Index i) {
+  const Index row = i % d.row_blocks * d.rows, block = i / d.row_blocks % d.image_blocks;
+  return {i / d.row_blocks / d.image_blocks, block * d.images, smaller(d.images, p.batch - block * d.images), row,
+          d.rows};
+}
+
+// One grid of results: the taps it uses and its packed weights.
+struct Pass {
+  Index a_row, a_col;  // which grid
+  Index rows, cols;    // of it
+  Index taps, first_tap, first_term;
+  DL_INLINE Index terms(Index channels) const { return taps * channels; }
+};
+
+// The passes of a correlation, and where in the planes and in the kernel each tap of them is.
+template <class T>
+class Passes {
+ public:
+  DL_INLINE Passes(const Correlation<T>& p, const Division<T>& d)
+      : memory_(size_t(p.grids()) * sizeof(Pass) + size_t(p.taps()) * 3 * sizeof(Index)), count_(p.grids()) {
+    offset_ = reinterpret_cast<Index*>(pass_() + count_);
+    weight_ = offset_ + p.taps();
+    packed_ = weight_ + p.taps();
+    for (Index t = 0; t < p.taps(); ++t) packed_[t] = t * kTileVectors * lanes<T>;
+    Index tap = 0, i = 0;
+    for (Index a = 0; a < p.ys.grids; ++a)
+      for (Index b = 0; b < p.xs.grids; ++b, ++i) {
+        const Index first = tap;
+        for (Index r = 0; r < p.ys.kernel; ++r)
+          for (Index s = 0; s < p.xs.kernel; ++s) {
+            const Tap y = p.ys.tap(a, r), x = p.xs.tap(b, s);
+            if (!y.used || !x.used) continue;
+            offset_[tap] = (y.plane * p.xs.planes + x.plane) * d.plane + y.shift * p.xs.places + x.shift;
+            weight_[tap++] = r * p.xs.kernel + s;
+          }
+        pass_()[i] = {a, b, p.ys.grid(a), p.xs.grid(b), tap - first, first, first * p.channels};
+      }
+  }
+  DL_INLINE Index count() const { return count_; }
+  DL_INLINE const Pass& operator[](Index i) const { return pass_()[i]; }
+  DL_INLINE const Index* offset(const Pass& pass) const { return offset_ + pass.first_tap; }
+  DL_INLINE const Index* packed_offset() const { return packed_; }  // in a packed panel
+  DL_INLINE const Index* weight(const Pass& pass) const { return weight_ + pass.first_tap; }
+
+ private:
+  DL_INLINE Pass* pass_() const { return static_cast<Pass*>(memory_.data()); }
+  const Scratch memory_;
+  const Index count_;
+  Index *offset_, *weight_, *packed_;
+};
+
+// Where the results of a pass go: feature m of pixel (image, row, column) is at base + image*image_step +
+// m*feature_step
+// + row*cols + column, rows counted from the unit's first.
+template <class T>
+struct Target {
+  T* base;
+  Index image_step, feature_step;
+};
+
+// Consecutive pixels [begin, begin + count) of a unit's grid.
+struct Pixels {
+  Index begin;
+  int count;
+};
+
+// A panel's pixels as pieces of at most a vector that are contiguous in the planes.
+template <class T>
+struct Pieces {
+  static constexpr int kPixels = kTileVectors * lanes<T>;  // of a panel
+  int count = 0;
+  Index at[kPixels], from[kPixels];
+
+  DL_INLINE Pieces(Pixels pixels, Index rows, Index cols, Index row_step, Index image_step) {
+    Index image = pixels.begin / (rows * cols), row = pixels.begin / cols % rows, col = pixels.begin % cols;
+    for (int i = 0; i < pixels.count;) {
+      const int n = int(smaller<Index>(smaller<Index>(lanes<T>, pixels.count - i), cols - col));
+      at[count] = i;
+      from[count++] = image * image_step + row * row_step + col;
+      i += n, col += n;
+      if (col == cols) col = 0, ++row;
+      if (row == rows) row = 0, ++image;
+    }
+  }
+  DL_INLINE bool are_vectors() const {
+    for (int i = 0; i < count; ++i)
+      if (at[i] != i * lanes<T>) return false;
+    return count <= kTileVectors;
+  }
+};
+
+// out[k*kPixels + i] = the term k of pixel i: `channels` channels of the taps at `offset`. Whole vectors are copied;
+// what is beyond a piece is overwritten by the next one, so `out` and the planes need a vector of room behind them.
+template <class T, int Count>
+DL_INLINE void pack_pieces(const T* planes, Index channels, Index channel_step, const Index* offset, Index taps,
+                           const Pieces<T>& pieces, T* out) {
+  Index at[Count], from[Count];
+  static_for<Count>([&](auto i) DL_INLINE_LAMBDA { at[i] = pieces.at[i], from[i] = pieces.from[i]; });
+  for (Index c = 0; c < channels; ++c, planes += channel_step)
+    for (Index t = 0; t < taps; ++t, out += Pieces<T>::kPixels) {
+      const T* tap = planes + offset[t];
+      static_for<Count>([&](auto i) DL_INLINE_LAMBDA { store(out + at[i], load(tap + from[i])); });
+    }
+}
+
+// f(I<n>()) if 1 <= n <= Most; whether that was so.
+template <int Most, class F>
+DL_INLINE bool with_count(int n, const F& f) {
+  bool done = false;
+  static_for<Most>([&](auto i) {
+    if (n == i + 1) f(I<decltype(i)() + 1>()), done = true;
+  });
+  return done;
+}
+
+template <class T>
+void pack_patches(const T* planes, Index channels, Index channel_step, const Index* offset, Index taps,
+                  const Pieces<T>& pieces, T* out) {
+  const bool done = with_count<smaller(5, Pieces<T>::kPixels)>(pieces.count, [&](auto count) {
+    constexpr int n = decltype(count)();
+    pack_pieces<T, n>(planes, channels, channel_step, offset, taps, pieces, out);
+  });
+  if (done) return;
+  for (Index c = 0; c < channels; ++c, planes += channel_step)
+    for (Index t = 0; t < taps; ++t, out += Pieces<T>::kPixels)
+      for (int i = 0; i < pieces.count; ++i) store(out + pieces.at[i], load(planes + offset[t] + pieces.from[i]));
+}
+
+// Moves a tile of `rows` features between its places and a buffer, image by image.
+template <class T, bool Out>
+void move_tile(T* tile, int rows, Pixels pixels, Index pixels_per_image, const Target<T>& target) {
+  constexpr int W = lanes<T>;
+  for (int i = 0; i < pixels.count;) {
+    const Index image = (pixels.begin + i) / pixels_per_image, pixel = (pixels.begin + i) % pixels_per_image;
+    const int n = int(smaller<Index>(pixels.count - i, pixels_per_image - pixel));
+    T* to = target.base + image * target.image_step + pixel;
+    for (int m = 0; m < rows; ++m, to += target.feature_step)
+      for (int j = 0; j < n; j += W) {
+        const int some = smaller(W, n - j);
+        T* at = tile + m * Pieces<T>::kPixels + i + j;
+        Out ? store(to + j, load(at, some), some) : store(at, load(to + j, some), some);
+      }
+    i += n;
+  }
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

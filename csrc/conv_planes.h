@@ -1,0 +1,92 @@
+// Copies between images and the planes of conv_axis.h.
+#pragma once
+#include "conv_axis.h"
+
+namespace dlcore {
+namespace DL_ISA {
+
+template <int... N>
+DL_INLINE constexpr auto evens(Indices<N...>) {
+  return Indices<2 * N...>();
+}
+template <int Half, int... N>
+DL_INLINE constexpr auto zipped(Indices<N...>) {
+  return Indices<(Half + N) / 2 + (N % 2 ? int(sizeof...(N)) : 0)...>();
+}
+
+// At most a vector of the `rest` elements at p.
+template <class T>
+DL_INLINE vec<T> load_some(const T* p, Index rest) {
+  return rest >= lanes<T> ? load(p) : load(p, larger<Index>(0, rest));
+}
+
+// These two write whole vectors: up to one beyond `n` elements.
+template <class T>
+DL_INLINE void fill(T* to, Index n, T value) {
+  for (Index i = 0; i < n; i += lanes<T>) store(to + i, broadcast(value));
+}
+
+// to[i] = from[i*step], i < n
+template <class T>
+DL_INLINE void copy_every(const T* from, Index step, Index n, T* to) {
+  constexpr Index W = lanes<T>;
+  if (step > 2)
+    for (Index i = 0; i < n; ++i) to[i] = from[i * step];
+  else if (step == 2)
+    for (Index i = 0; i < n; i += W) {
+      const Index rest = 2 * (n - i) - 1;
+      const vec<T> a = load_some(from + 2 * i, rest), b = load_some(from + 2 * i + W, rest - W);
+      store(to + i, shuffle<T>(a, b, decltype(evens(Lanes<T>()))()));
+    }
+  else
+    for (Index i = 0; i < n; i += W) store(to + i, load_some(from + i, n - i));
+}
+
+// The rows [row, row + rows) of the plane whose place (0, 0) is source element (y0, x0).
+template <class T>
+void fill_plane(const Axis& ys, const Axis& xs, const T* image, Index y0, Index x0, Index row, Index rows, T* plane) {
+  const auto place = [&](Index at) {  // the first one whose source element is at or after `at`
+    const Index j = at - x0 + xs.step - 1;
+    return j < 0 ? Index(0) : smaller(xs.places, j / xs.step);
+  };
+  const Index begin = place(0), end = place(xs.source);
+  for (Index j = row; j < row + rows; ++j, plane += xs.places) {
+    const Index y = j * ys.step + y0;
+    const bool inside = y >= 0 && y < ys.source && begin < end;
+    fill(plane, inside ? begin : xs.places, T(0));
+    if (!inside) continue;
+    copy_every(image + y * xs.source + begin * xs.step + x0, xs.step, end - begin, plane + begin);
+    fill(plane + end, xs.places - end, T(0));
+  }
+}
+
+// Rows [row, row + rows) of every plane of one source image: planes[channel][row plane][column plane][row][place].
+template <class T>
+void fill_planes(const Axis& ys, const Axis& xs, const T* image, Index channels, Index row, Index rows, T* planes) {
+  for (Index c = 0; c < channels; ++c, image += ys.source * xs.source)
+    for (Index i = 0; i < ys.planes; ++i)
+      for (Index j = 0; j < xs.planes; ++j, planes += rows * xs.places)
+        fill_plane(ys, xs, image, ys.phase(i) - ys.pad, xs.phase(j) - xs.pad, row, rows, planes);
+}
+
+// One row of results from its `xs.grids` grids: grid(a) is this row of grid a.
+template <class T, class Grid>
+DL_INLINE void join_row(const Axis& xs, T* row, const Grid& grid) {
+  constexpr int W = lanes<T>;
+  Index done = 0;
+  if (xs.grids == 2) {
+    const T *even = grid(0), *odd = grid(1);
+    for (; done + 2 * W <= xs.results; done += 2 * W) {
+      const vec<T> a = load(even + done / 2), b = load(odd + done / 2);
+      store(row + done, shuffle<T>(a, b, decltype(zipped<0>(Lanes<T>()))()));
+      store(row + done + W, shuffle<T>(a, b, decltype(zipped<W>(Lanes<T>()))()));
+    }
+  }
+  for (Index a = 0; a < xs.grids; ++a) {
+    const T* from = grid(a);
+    for (Index i = done / xs.grids; i < xs.grid(a); ++i) row[i * xs.grids + a] = from[i];
+  }
+}
+
+}  // namespace DL_ISA
+}  // namespace dlcore

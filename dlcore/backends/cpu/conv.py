@@ -1,0 +1,70 @@
+"""Convolution on `_C.conv2d` and its gradients: packed matrix products whose packer gathers patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dlcore import _C, dtypes
+from dlcore.dispatch import Call, implement
+from dlcore.signature import Shape
+
+Array = np.ndarray[Any, Any]
+MAX_STRIDE = 16
+
+
+def _refuse(call: Call) -> str | None:
+    if dtypes.kind(call.dtype) != "float":
+        return f"no kernel for {call.dtype}"
+    if 0 in call.dims.values():
+        return "no kernel for arrays without elements"
+    if max(call.attrs["stride"]) > MAX_STRIDE:
+        return f"no kernel for a stride above {MAX_STRIDE}"
+    return None
+
+
+def _ready(x: Array) -> Array:
+    """`x` as the kernels take it: contiguous, 16-bit floats widened to float32."""
+    return np.ascontiguousarray(x, np.float32 if dtypes.is_half(x.dtype) else None)
+
+
+def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *geometry: Any) -> Array:
+    """`kernel` of the operands into a new array; 16-bit results are rounded once."""
+    out: Array = _C.empty(shape, np.float32 if dtypes.is_half(dtype) else dtype)
+    kernel(*[x if x is None else _ready(x) for x in operands], out, *geometry)
+    return out if out.dtype == dtype else out.astype(dtype)
+
+
+def _outputs(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@implement("conv2d", "cpu", refuse=_refuse)
+def conv2d(
+    x: Array, w: Array, b: Array | None = None, *, stride: Shape, padding: Shape, dilation: Shape, groups: int
+) -> Array:
+    """`x[N,C,H,W] w[O,C/groups,KH,KW] b[O]? -> y[N,O,P,Q]`."""
+    _, _, h, wide = x.shape
+    o, _, kh, kw = w.shape
+    p = _outputs(h, kh, stride[0], padding[0], dilation[0])
+    q = _outputs(wide, kw, stride[1], padding[1], dilation[1])
+    return _run(_C.conv2d, (x, w, b), (x.shape[0], o, p, q), x.dtype, stride, padding, dilation, groups)
+
+
+@implement("conv2d_dx", "cpu", refuse=_refuse)
+def conv2d_dx(
+    dy: Array, w: Array, *, size: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
+) -> Array:
+    """`dy[N,O,P,Q] w[O,C/groups,KH,KW] -> dx[N,C,H,W]`, `size` being (H, W)."""
+    shape = (dy.shape[0], w.shape[1] * groups, *size)
+    return _run(_C.conv2d_dx, (dy, w), shape, dy.dtype, stride, padding, dilation, groups)
+
+
+@implement("conv2d_dw", "cpu", refuse=_refuse)
+def conv2d_dw(
+    dy: Array, x: Array, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
+) -> Array:
+    """`dy[N,O,P,Q] x[N,C,H,W] -> dw[O,C/groups,KH,KW]`, `kernel` being (KH, KW)."""
+    shape = (dy.shape[1], x.shape[1] // groups, *kernel)
+    return _run(_C.conv2d_dw, (dy, x), shape, x.dtype, stride, padding, dilation, groups)
