@@ -48,6 +48,8 @@ from dlcore.nn.norm import (
 )
 from dlcore.nn.parameter import Parameter
 from dlcore.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from dlcore.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, summed_biases
+from dlcore.nn.reparametrise import SpectralNorm, WeightNorm
 from dlcore.nn.reshaping import Flatten, PixelShuffle, Unflatten, Upsample
 from dlcore.ops.activation import (
     celu,
