@@ -31,6 +31,7 @@ _NOTHING: dict[int, Any] = {}
 class _Mode(threading.local):
     enabled = True
     recomputing = False
+    nested = 0  # calls of `value_and_grad` that this thread is inside of
 
 
 mode = _Mode()
@@ -276,6 +277,8 @@ def _run(
 def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
     if not output.requires_grad:
         raise GraphError("backward: the tensor was not computed from any tensor that requires a gradient")
+    if grad is not None and not isinstance(grad, Tensor):
+        raise GraphError(f"backward: the gradient must be a tensor; got {type(grad).__name__}")
     if grad is None:
         if output.size != 1:
             raise GraphError(f"backward: only a scalar has an implicit gradient; got shape {output.shape}, pass one")
@@ -329,23 +332,39 @@ def gradients(
 def value_and_grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:
     """Function that returns `f(...)` and its gradient with respect to the positional arguments `argnums`.
 
-    Raises GraphError where `f` does not return a scalar. Nested use gives higher derivatives.
+    Raises GraphError where `f` does not return a scalar. Nested use gives higher derivatives: inside another such
+    function, or for arguments that require a gradient, the result can be differentiated again.
     """
+    picks = [argnums] if isinstance(argnums, int) else list(argnums)
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> tuple[Tensor, Any]:
-        picks = [argnums] if isinstance(argnums, int) else list(argnums)
-        inputs = list(args)
-        outer = mode.enabled and any(isinstance(a, Tensor) and a.requires_grad for a in args)
-        with grad_mode(True):
-            for i in picks:
-                inputs[i] = args[i] if outer and args[i].requires_grad else args[i].detach(requires_grad=True)
-            value = f(*inputs, **kwargs)
-        found = gradients(value, [inputs[i] for i in picks], create_graph=outer)
-        filled = [_zeros_like(inputs[i]) if g is None else g for i, g in zip(picks, found, strict=True)]
-        return value, filled[0] if isinstance(argnums, int) else tuple(filled)
+        again = mode.enabled and (mode.nested > 0 or any(isinstance(a, Tensor) and a.requires_grad for a in args))
+        inputs = {i: _variable(args, i, again) for i in picks}
+        mode.nested += 1
+        try:
+            with grad_mode(True):
+                value = f(*[inputs.get(i, a) for i, a in enumerate(args)], **kwargs)
+        finally:
+            mode.nested -= 1
+        variables = list(inputs.values())
+        found = gradients(value, variables, create_graph=again) if value.requires_grad else [None] * len(variables)
+        filled = [_zeros_like(x) if g is None else g for x, g in zip(variables, found, strict=True)]
+        return value if again else value.detach(), filled[0] if isinstance(argnums, int) else tuple(filled)
 
     return wrapped
+
+
+def _variable(args: Sequence[Any], index: int, again: bool) -> Tensor:
+    """An argument as a variable of its own: uses of the same tensor elsewhere in the function do not count."""
+    x = args[index] if -len(args) <= index < len(args) else None
+    if not isinstance(x, Tensor):
+        raise GraphError(f"grad: argument {index} must be a tensor; got {type(x).__name__}")
+    if not (again and x.requires_grad):
+        return x.detach(requires_grad=True)
+    with grad_mode(True):
+        alias: Tensor = OPS["reshape"](x, shape=x.shape)
+    return alias
 
 
 def grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
@@ -389,7 +408,8 @@ def is_recomputing() -> bool:
 def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run `f` without keeping its intermediate results; backward runs it again. Trades time for memory.
 
-    `f` returns a Tensor or a tuple of them. Random ops draw the same numbers both times.
+    `f` returns a Tensor or a tuple of them. Random ops draw the same numbers both times. Backward raises GraphError
+    where an argument, or a parameter of `f` if it is a module, was overwritten in between.
 
     >>> y = checkpoint(block, x)
     """
@@ -402,7 +422,11 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = f(*args, **kwargs)
     outputs = result if isinstance(result, tuple) else (result,)
 
+    versions = [(x, x.version) for x in _tensors_of(f, args, kwargs)]
+
     def rerun() -> tuple[Tensor, ...]:
+        if any(x.version != version for x, version in versions):
+            raise GraphError("checkpoint: an argument or parameter was overwritten in place after the forward pass")
         was, mode.recomputing = mode.recomputing, True
         try:
             with preserved_state(before), grad_mode(True):
@@ -417,3 +441,8 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         for i, o in enumerate(outputs)
     )
     return wrapped if isinstance(result, tuple) else wrapped[0]
+
+
+def _tensors_of(f: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    parameters = f.parameters() if hasattr(f, "parameters") else ()
+    return [x for x in (*args, *kwargs.values(), *parameters) if isinstance(x, Tensor)]
