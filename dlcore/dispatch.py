@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import autograd, dtypes, settings
-from dlcore.errors import BackendError, DeviceError, DTypeError, ShapeError
+from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, ShapeError
 from dlcore.op import Op
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Tensor
@@ -254,11 +254,14 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
     try:
         plan = backend.plans.get(kind)
     except TypeError:
-        return apply(op, *operands, **_frozen(attrs))
+        return apply(op, *operands, **{name: _frozen(op, value) for name, value in attrs.items()})
     if plan is None:
         plan = backend.plans[kind] = _make_plan(op, backend, arrays, attrs)
     for i, dtype in plan.casts:
-        arrays[i] = backend.cast(arrays[i], dtype)
+        try:
+            arrays[i] = backend.cast(arrays[i], dtype)
+        except OverflowError:
+            raise DTypeError(f"{op.name}: {arrays[i]} does not fit {dtype}") from None
     result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
     if wanted and autograd.mode.enabled:
         return autograd.record(plan, operands, attrs, result, wanted)
@@ -345,9 +348,7 @@ def _own_dtype(op: Op, index: int, kind: str, array: Any) -> Any:
     """Dtype of an operand that takes no part in promotion; refuses one of the wrong kind."""
     if array is None:
         return None
-    dtype = getattr(array, "dtype", None)
-    if dtype is None:
-        return dtypes.scalar_dtype(array, ())
+    dtype = getattr(array, "dtype", None) or dtypes.scalar_dtype(array, ())
     if kind in ("int", "bool") and dtypes.kind(dtype) != kind:
         name = op.signature.operand(index).name
         raise DTypeError(f"{op.name}: {name} must be of {kind} dtype; got {dtype}")
@@ -379,11 +380,20 @@ def _as_tensors(op: Op, operands: tuple[Any, ...]) -> list[Any]:
         if isinstance(x, np.generic):
             x = x.item() if x.dtype in (np.float64, np.int64, np.bool_) else np.asarray(x)
         if not (x is None or isinstance(x, Tensor) or type(x) in (float, int, bool)):
-            if not isinstance(x, (np.ndarray, list, tuple)) and type(x) is not backend.array_type:
-                raise DTypeError(f"{op.name}: cannot take a {type(x).__name__} as operand")
-            x = Tensor._wrap(backend.asarray(x), backend)
+            x = Tensor._wrap(_placed(op, x, backend), backend)
         converted.append(x)
     return converted
+
+
+def _placed(op: Op, x: Any, backend: Backend) -> Array:
+    """A list or an array of another library's on the device."""
+    if not isinstance(x, (np.ndarray, list, tuple)) and type(x) is not backend.array_type:
+        raise DTypeError(f"{op.name}: cannot take a {type(x).__module__}.{type(x).__qualname__} as operand")
+    try:
+        return backend.asarray(x)
+    except DlcoreError as error:
+        error.args = (f"{op.name}: {error.args[0]}",)
+        raise
 
 
 def _mixed_devices(op: Op, operands: tuple[Any, ...]) -> DeviceError:
@@ -391,16 +401,14 @@ def _mixed_devices(op: Op, operands: tuple[Any, ...]) -> DeviceError:
     return DeviceError(f"{op.name}: operands live on different devices ({places}); move them with .to(device)")
 
 
-def _frozen(value: Any) -> Any:
-    """Attributes with lists turned into tuples, so that they can be hashed."""
-    if isinstance(value, dict):
-        return {k: _frozen(v) for k, v in value.items()}
+def _frozen(op: Op, value: Any) -> Any:
+    """An attribute with lists turned into tuples, so that it can be hashed."""
     if isinstance(value, (list, tuple)):
-        return tuple(_frozen(v) for v in value)
+        return tuple(_frozen(op, v) for v in value)
     try:
         hash(value)
     except TypeError:
-        raise DTypeError(f"an attribute must be a plain value; got a {type(value).__name__}") from None
+        raise DTypeError(f"{op.name}: an attribute must be a plain value; got a {type(value).__name__}") from None
     return value
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 import numpy as np
 
 from dlcore import dtypes, indexing
-from dlcore.errors import DTypeError, GraphError, ShapeError
+from dlcore.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from dlcore.op import OPS
+from dlcore.signature import broadcast_shapes
 
 if TYPE_CHECKING:
     from dlcore.dispatch import Backend
@@ -147,9 +148,10 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            return array.astype(dtype)
-        return array.copy() if copy else array
+        wanted = array.dtype if dtype is None else np.dtype(dtype)
+        if copy is False and array.dtype != wanted:
+            raise ValueError(f"a {array.dtype} tensor cannot become {wanted} without a copy")
+        return array.astype(wanted, copy=bool(copy))
 
     def item(self) -> Any:
         """The value of a tensor with one element, as a Python scalar."""
@@ -209,14 +211,17 @@ class Tensor:
         """Overwrite the values of a leaf in place, at the same address.
 
         value: tensor, array or scalar that broadcasts to the shape. A graph that saved the old values raises in
-        backward. Raises GraphError for a tensor with a graph, ShapeError for a value that does not fit.
+        backward. Raises GraphError for a tensor with a graph, ShapeError for a value that does not fit, DTypeError for
+        floats into whole numbers, ArgumentError where the memory is read-only.
         """
-        source = self._backend.asarray(value._array if isinstance(value, Tensor) else value)
-        try:
-            np.broadcast_shapes(source.shape, self.shape)
-            self.storage()[...] = source
-        except ValueError:
-            raise ShapeError(f"assign: cannot write shape {source.shape} into {self.shape}") from None
+        source = value.to(self.device)._array if isinstance(value, Tensor) else self._backend.asarray(value)
+        if broadcast_shapes(source.shape, self.shape) != self.shape:
+            raise ShapeError(f"assign: cannot write shape {source.shape} into {self.shape}")
+        if dtypes.kind(source.dtype) == "float" and dtypes.kind(self.dtype) != "float":
+            raise DTypeError(f"assign: cannot write {source.dtype} into {self.dtype}; use astype")
+        if not getattr(self._array.flags, "writeable", True):
+            raise ArgumentError("assign: the memory is read-only; make the tensor with dl.tensor, which copies")
+        self.storage()[...] = source
 
     def storage(self) -> Any:
         """The raw array, for writing: counts as an overwrite. Optimizers and running statistics use it."""

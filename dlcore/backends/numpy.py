@@ -26,16 +26,16 @@ class NumpyBackend(Backend):
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         """NumPy array of `data`; Python floats become float32."""
         if hasattr(data, "__dlpack__") and not isinstance(data, (np.ndarray, np.generic)):
-            data = np.from_dlpack(data)
+            data = _from_dlpack(data)
         try:
             array = np.asarray(data)
         except ValueError:
             raise ShapeError("nested lists have unequal lengths") from None
         if not isinstance(data, (np.ndarray, np.generic)) and array.dtype == np.float64:
             dtype = dtype or dtypes.DEFAULT_FLOAT
-        wanted = dtypes.dtype(array.dtype) if dtype is None else dtype
         if array.dtype.kind in "OUSmMc":
             raise DTypeError(f"cannot make a tensor of {array.dtype} data")
+        wanted = dtypes.dtype(array.dtype.newbyteorder("=")) if dtype is None else dtype
         return np.array(array, dtype=wanted, copy=copy)
 
     def to_numpy(self, array: Array) -> Array:
@@ -59,6 +59,13 @@ class NumpyBackend(Backend):
                 return run(np, *[_widened(a) for a in arrays], **attrs)
 
         return call
+
+
+def _from_dlpack(data: Any) -> Array:
+    try:
+        return np.from_dlpack(data)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DTypeError(f"cannot take a {type(data).__module__}.{type(data).__qualname__}: {error}") from None
 
 
 def _widened(array: Any) -> Any:

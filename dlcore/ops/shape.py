@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from operator import index
 from typing import Any
 
 from dlcore import dtypes
@@ -15,9 +16,9 @@ from dlcore.tensor import Tensor
 
 def axis_index(axis: int, rank: int) -> int:
     """A non-negative axis. Raises IndexRangeError when it lies outside the rank."""
-    if not isinstance(axis, int) or not -rank <= axis < rank:
+    if not hasattr(axis, "__index__") or not -rank <= axis < rank:
         raise IndexRangeError(f"axis {axis} is out of range for {rank} dimensions")
-    return axis % rank
+    return index(axis) % rank
 
 
 def axis_tuple(axis: Any, rank: int) -> tuple[int, ...]:
