@@ -10,7 +10,9 @@ namespace dlcore {
 
 void bind_conv(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_optim(py::module_& m);
 void bind_reduce(py::module_& m);
+void bind_softmax(py::module_& m);
 
 namespace {
 
@@ -237,7 +239,9 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_memory(m);
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
+  dlcore::bind_optim(m);
   dlcore::bind_reduce(m);
+  dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
   dlcore::bind_vmath(m);
 }

@@ -55,6 +55,13 @@ class Array {
   int ndim() const { return fields_->nd; }
   int type() const { return type_; }
   Index dim(int i) const { return fields_->dimensions[i]; }
+  const Py_intptr_t* dims() const { return fields_->dimensions; }
+  Index size() const {
+    Index n = 1;
+    for (int i = 0; i < ndim(); ++i) n *= dim(i);
+    return n;
+  }
+  bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
   Index stride(int i) const { return fields_->strides[i]; }  // bytes
   bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
   bool writeable() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }
@@ -119,6 +126,15 @@ inline py::object new_array(int type, int ndim, const Py_intptr_t* shape, void**
 }
 
 // ---- functions
+
+constexpr Index kUnlock = 32768;  // elements for which others may have the interpreter
+
+template <class F>
+void unlocked_if_large(Index size, const F& f) {
+  if (size < kUnlock) return f();
+  py::gil_scoped_release unlocked;
+  f();
+}
 
 inline void add_function(py::module_& m, PyMethodDef* method) {
   m.attr(method->ml_name) =

@@ -6,8 +6,6 @@
 namespace dlcore {
 namespace {
 
-constexpr Index kUnlock = 32768;  // elements for which others may have the interpreter
-
 struct Row {
   const char* name;
   int operands;
@@ -97,9 +95,7 @@ class Operands {
   void compute(Index size) {
     const Block block = (type_ == kFloat32 ? kernels().elementwise.f32 : kernels().elementwise.f64)[op_];
     map_.coalesce();
-    if (size < kUnlock) return map_.run(block);
-    py::gil_scoped_release unlocked;
-    map_.run(block);
+    unlocked_if_large(size, [&] { map_.run(block); });
   }
 
   const int op_;

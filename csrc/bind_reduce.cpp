@@ -8,8 +8,6 @@
 namespace dlcore {
 namespace {
 
-constexpr Index kUnlock = 32768;  // elements for which others may have the interpreter
-
 struct Arguments {
   PyObject* x;
   PyObject* axis = Py_None;  // sum_to: the shape
@@ -164,13 +162,6 @@ void compute(What what, int type, Reduction r, double correction, void* out) {
 void check(const Array& x, const char* name) {
   if ((x.type() != kFloat32 && x.type() != kFloat64) || !x.native())
     throw py::type_error(std::string(name) + ": expected float32 or float64");
-}
-
-template <class F>
-void unlocked_if_large(Index size, const F& f) {
-  if (size < kUnlock) return f();
-  py::gil_scoped_release unlocked;
-  f();
 }
 
 PyObject* reduce(const char* name, What what, PyObject* const* args, Py_ssize_t count, PyObject* names, bool to_shape) {

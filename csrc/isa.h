@@ -7,7 +7,9 @@
 #include "conv.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "optim.h"
 #include "reduce.h"
+#include "softmax.h"
 #include "vmath.h"
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
@@ -15,7 +17,9 @@
   X(conv)              \
   X(elementwise)       \
   X(gemm)              \
+  X(optim)             \
   X(reduce)            \
+  X(softmax)           \
   X(vmath)
 
 namespace dlcore {
@@ -24,7 +28,9 @@ struct Kernels {
   ConvKernels conv;
   ElementwiseKernels elementwise;
   GemmKernels gemm;
+  OptimKernels optim;
   ReduceKernels reduce;
+  SoftmaxKernels softmax;
   VmathKernels vmath;
 };
 

@@ -3,7 +3,7 @@
 #include "isa.h"
 #include "memory.h"
 #include "parallel.h"
-#include "simd.h"
+#include "wide.h"
 
 namespace dlcore {
 namespace DL_ISA {
@@ -12,8 +12,6 @@ namespace {
 constexpr Index kColumns = 256;  // columns whose results a unit holds
 constexpr Index kChunk = 32768;  // elements worth a unit
 constexpr Index kMaxChunks = 64;
-constexpr int kWide = lanes<double>;
-using Wide = vec<double>;
 
 // ---- what is done with an element: identity, and the state after it
 
@@ -38,23 +36,6 @@ struct Min {
   DL_INLINE static Wide join(Wide s, Wide x) { return (s < x) | (s != s) ? s : x; }
   DL_INLINE static Wide add(Wide s, Wide x, Wide) { return join(s, x); }
 };
-
-// ---- kWide elements as doubles
-
-DL_INLINE Wide widen(const double* x) { return load(x); }
-DL_INLINE Wide widen(const float* x) {
-  typedef float Half __attribute__((vector_size(kVectorBytes / 2)));
-  Half v;
-  __builtin_memcpy(&v, x, sizeof v);
-  return __builtin_convertvector(v, Wide);
-}
-template <class T>
-DL_INLINE Wide widen(const T* x, Index n, double rest) {
-  Wide v = broadcast(rest);
-  for (int i = 0; i < kWide; ++i)
-    if (i < n) v[i] = double(x[i]);
-  return v;
-}
 
 template <class F>
 DL_INLINE double join_lanes(Wide v) {
@@ -108,7 +89,7 @@ void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Ind
         store(out + j, F::add(load(out + j), widen(x + j), shift == nullptr ? Wide{} : load(shift + j)));
       if (j < n) {
         const Wide off = shift == nullptr ? Wide{} : load(shift + j, n - j);
-        store(out + j, F::add(load(out + j, n - j), widen(x + j, n - j, 0), off), n - j);
+        store(out + j, F::add(load(out + j, n - j), widen(x + j, n - j), off), n - j);
       }
     }
 }

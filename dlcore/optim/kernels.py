@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from dlcore.dispatch import variants
+
 Array = Any
 Rule = Callable[..., None]
 
@@ -21,8 +23,11 @@ KERNELS: dict[tuple[str, str], Rule] = {}
 
 
 def find(name: str, backend: str) -> Rule:
-    """The kernel of an update rule on a backend."""
-    return KERNELS.get((name, backend)) or KERNELS[name, "numpy"]
+    """The kernel of an update rule: from `KERNELS`, else the backend's own (`optim.<name>`), else NumPy's."""
+    if (name, backend) in KERNELS:
+        return KERNELS[name, backend]
+    native = variants(f"optim.{name}", backend)
+    return native[0].fn if native else KERNELS[name, "numpy"]
 
 
 def rule(update: Callable[..., None]) -> Callable[..., None]:
