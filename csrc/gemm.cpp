@@ -12,8 +12,10 @@ namespace DL_ISA {
 namespace {
 
 constexpr double kWorthATeam = 3e5;  // multiply-adds: some microseconds
-constexpr Index kThin = 48;          // rows or columns, below which packing the other operand costs more than it saves
+constexpr Index kThin = 48;          // rows or columns, up to which dot products are faster than packing
 constexpr Index kShortSum = 128;     // below: adding up the lanes costs more than packing
+// Rows of A up to which B is not packed. Where each row of B is on another page, reading it so is slow.
+constexpr Index kFew = 256, kVeryFew = 24, kPage = 4096;
 
 template <class T>
 void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store) {
@@ -26,7 +28,7 @@ void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store)
   const auto run = [&](const auto& columns) {
     team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, store, space); }, limit);
   };
-  if (p.b_col == 1 && M <= kThin) run(ReadColumns<T>{b, p.b_row});
+  if (p.b_col == 1 && M <= (p.b_row * Index(sizeof(T)) < kPage ? kFew : kVeryFew)) run(ReadColumns<T>{b, p.b_row});
   else run(PackColumns<T>{b, p.b_row, p.b_col});
 }
 

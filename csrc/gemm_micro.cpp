@@ -12,7 +12,7 @@ void micro(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool ad
   static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
       acc[i][v] = vec<T>{};
-      __builtin_prefetch(c + i * ldc + v * W, 1);
+      if (add || kc < 16) __builtin_prefetch(c + i * ldc + v * W, 1);
     });
   });
 #pragma GCC unroll 4
