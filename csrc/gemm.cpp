@@ -18,9 +18,14 @@ constexpr Index kShortSum = 128;     // below: adding up the lanes costs more th
 constexpr Index kFew = 256, kVeryFew = 24, kPage = 4096;
 
 template <class T>
+double work_of(const Matmul<T>& p) {
+  return double(p.M) * double(p.N) * double(p.K);
+}
+
+template <class T>
 void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store) {
   const Index M = p.M, N = p.N, K = p.K;
-  const int limit = double(M) * double(N) * double(K) < kWorthATeam ? 1 : num_threads();
+  const int limit = work_of(p) < kWorthATeam ? 1 : num_threads();
   if (p.a_col == 1 && p.b_row == 1 && K >= kShortSum && smaller(M, N) <= kThin)
     return team().run([&](int tid, int nt) { dot_in_team(tid, nt, M, N, K, a, p.a_row, b, p.b_col, store); }, limit);
   const GemmSpace<T> space(limit, N, K);
@@ -44,13 +49,17 @@ void no_terms(const Matmul<T>& p, const Store<T>& store) {
 template <class T>
 void matmul(const Matmul<T>& p) {
   if (p.M <= 0 || p.N <= 0) return;
-  for (Index i = 0; i < p.batch; ++i) {
-    const T* a = p.a + i * p.a_batch;
-    const T* b = p.b + i * p.b_batch;
-    const Store<T> store{p.c + i * p.c_batch, p.c_row, p.bias, p.bias_per_row, p.activation, p.accumulate};
-    if (p.K <= 0) no_terms(p, store);
-    else multiply(p, a, b, store);
-  }
+  const auto items = [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Store<T> store{p.c + i * p.c_batch, p.c_row, p.bias, p.bias_per_row, p.activation, p.accumulate};
+      if (p.K <= 0) no_terms(p, store);
+      else multiply(p, p.a + i * p.a_batch, p.b + i * p.b_batch, store);
+    }
+  };
+  const double work = work_of(p);
+  if (work < kWorthATeam || p.batch >= 4 * num_threads())  // a thread takes whole products
+    parallel_for(0, p.batch, 1 + Index(kWorthATeam / (work + 1)), items);
+  else items(0, p.batch);
 }
 
 double now() {

@@ -118,7 +118,9 @@ def test_epilogue(activation, size, dtype, isa):
                 assert error(out, a, b, want) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("size", [(1, 4, 6, 8), (2, 33, 40, 65), (7, 20, 50, 30)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 4, 6, 8), (2, 33, 40, 65), (7, 20, 50, 30), (50, 9, 17, 64), (2, 100, 90, 80)], ids=str
+)
 def test_batched(size, isa):
     batch, m, n, k = size
     a, b = rand(batch, m, k), rand(batch, k, n)
