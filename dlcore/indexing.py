@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore.errors import DTypeError, IndexRangeError, ShapeError
+from dlcore.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 
 Key = tuple[Any, ...]
 
@@ -20,7 +20,7 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
     """Split an index of an array of `shape` into key and operands.
 
     Raises IndexRangeError for positions out of range, ShapeError for a mask that does not fit, DTypeError for an entry
-    that is no index.
+    that is no index, ArgumentError for a slice of step 0.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     if not any(e is Ellipsis for e in entries):
@@ -32,6 +32,8 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
         if entry is None or entry is Ellipsis:
             key.append(None if entry is None else "...")
         elif isinstance(entry, slice):
+            if entry.step == 0:
+                raise ArgumentError("the step of a slice must not be 0")
             key.append(("slice", *(_bound(v) for v in (entry.start, entry.stop, entry.step))))
         elif isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
             key.append(_checked(int(entry), shape[axis], axis))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dtypes, testing
+from dlcore import dtypes, indexing, testing
 from dlcore.op import OPS
 
 torch = pytest.importorskip("torch")
@@ -105,7 +105,53 @@ SCANS_AND_SORTS = {
     "searchsorted": lambda t, o, a: t.searchsorted(*o, right=a["side"] == "right"),
 }
 
-TORCH = {**ELEMENTWISE, **ACTIVATIONS, **REDUCTIONS, **SCANS_AND_SORTS}
+
+def getitem(t, operands, attrs):
+    x, *ids = operands
+    key = list(attrs["index"])
+    for axis, entry in enumerate(key):
+        if isinstance(entry, tuple) and entry == ("slice", None, None, -1):
+            x, key[axis] = x.flip(axis), ("slice", None, None, None)
+    return x[indexing.decode(tuple(key), ids)]
+
+
+def linear(t, operands, attrs):
+    activation = attrs["activation"]
+    y = F.linear(*operands)
+    return y if activation == "none" else getattr(F, activation)(y)
+
+
+def cross_entropy(t, operands, attrs):
+    logits, labels, *weight = operands
+    weight = weight[0].to(logits.dtype) if weight else None
+    return t.logsumexp(logits, 1), F.cross_entropy(logits, labels, weight, **attrs)
+
+
+# Products, movement, gather and scatter; PyTorch leaves scatter to repeated positions undefined
+MOVEMENT = {
+    **same("where matmul"),
+    "reshape": lambda t, o, a: o[0].reshape(a["shape"]),
+    "permute_dims": lambda t, o, a: o[0].permute(a["axes"]),
+    "broadcast_to": lambda t, o, a: o[0].expand(a["shape"]),
+    "astype": lambda t, o, a: o[0].to(getattr(t, a["dtype"].name)),
+    "concat": lambda t, o, a: t.cat(o, a["axis"]),
+    "pad": lambda t, o, a: F.pad(o[0], [n for pair in reversed(a["widths"]) for n in pair], value=a["value"]),
+    "tril": lambda t, o, a: t.tril(*o, a["k"]),
+    "triu": lambda t, o, a: t.triu(*o, a["k"]),
+    "getitem": getitem,
+    "take": lambda t, o, a: t.index_select(
+        o[0], a["axis"], (o[1] % o[0].shape[a["axis"]]).reshape(-1)
+    ).reshape(np.take(np.empty(o[0].shape), o[1], a["axis"]).shape),
+    "index_add": lambda t, o, a: o[0].index_add(a["axis"], o[1] % o[0].shape[a["axis"]], o[2]),
+    "take_along_axis": lambda t, o, a: t.take_along_dim(o[0], o[1] % o[0].shape[a["axis"]], a["axis"]),
+    "scatter_add": lambda t, o, a: o[0].scatter_add(a["axis"], o[1] % o[0].shape[a["axis"]], o[2]),
+    "one_hot": lambda t, o, a: F.one_hot(o[0], a["num_classes"]),
+    "embedding": lambda t, o, a: F.embedding(o[0] % o[1].shape[0], o[1]),
+    "linear": linear,
+    "cross_entropy": cross_entropy,
+}  # fmt: skip
+
+TORCH = {**ELEMENTWISE, **ACTIVATIONS, **REDUCTIONS, **SCANS_AND_SORTS, **MOVEMENT}
 
 CASES = [
     pytest.param(OPS[name], s, id=f"{name}-{i}")

@@ -20,7 +20,10 @@ NO_SCATTER = {"array_api": "the standard has no scatter in which repeated positi
 
 def _indexed(d: Dims, *, index: indexing.Key) -> dict[str, Any]:
     probe = np.broadcast_to(np.empty((), np.bool_), d.S)
-    return {"R": probe[indexing.decode(index, [np.zeros(s, np.int64) for s in d.ids])].shape}
+    try:
+        return {"R": probe[indexing.decode(index, [np.zeros(s, np.int64) for s in d.ids])].shape}
+    except IndexError:
+        raise ShapeError(f"index arrays of shapes {', '.join(map(str, d.ids))} do not broadcast") from None
 
 
 getitem: Op = define(
