@@ -63,7 +63,6 @@ class Array {
   }
   bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
   Index stride(int i) const { return fields_->strides[i]; }  // bytes
-  bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
   bool writeable() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }
   bool aligned() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_; }
   bool native() const { return py::detail::array_descriptor_proxy(fields_->descr)->byteorder != '>'; }
