@@ -250,6 +250,7 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
         backend = default_backend()
     if attrs:
         key += attrs.items()
+        key += map(type, attrs.values())  # 1, 1.0 and True are equal
     kind = tuple(key)
     try:
         plan = backend.plans.get(kind)

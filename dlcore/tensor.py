@@ -107,7 +107,8 @@ class Tensor:
 
     def __repr__(self) -> str:
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
-        notes = "" if self.dtype in (dtypes.float32, dtypes.int64, dtypes.bool_) else f", dtype={self.dtype.name}"
+        notes = f", shape={self.shape}" if self.size == 0 and self.ndim > 1 else ""
+        notes += "" if self.dtype in (dtypes.float32, dtypes.int64, dtypes.bool_) else f", dtype={self.dtype.name}"
         notes += f", device={self.device}" if self._backend.kernels == "cuda" else ""
         notes += ", requires_grad=True" if self.requires_grad else ""
         return f"tensor({text}{notes})"
@@ -411,7 +412,9 @@ class Tensor:
 
     @property
     def mT(self) -> Tensor:
-        """Last two axes swapped."""
+        """Last two axes swapped. Raises ShapeError for fewer."""
+        if self.ndim < 2:
+            raise ShapeError(f"mT needs two axes; got shape {self.shape}")
         return self.permute(*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
 
     @property

@@ -15,8 +15,10 @@ from dlcore.tensor import Tensor
 
 
 def axis_index(axis: int, rank: int) -> int:
-    """A non-negative axis. Raises IndexRangeError when it lies outside the rank."""
-    if not hasattr(axis, "__index__") or not -rank <= axis < rank:
+    """A non-negative axis. Raises IndexRangeError when it lies outside the rank, ArgumentError when it is no int."""
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise ArgumentError(f"axis must be an int; got {axis!r}")
+    if not -rank <= axis < rank:
         raise IndexRangeError(f"axis {axis} is out of range for {rank} dimensions")
     return index(axis) % rank
 
