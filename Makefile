@@ -56,7 +56,7 @@ sanitize-address sanitize-thread: $(VENV)/.full
 	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=$(RUNTIME)) PYTHONPATH=build/$@ \
 	    DLCORE_NUM_THREADS=2 OPENBLAS_NUM_THREADS=1 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
-	    TSAN_OPTIONS=allocator_may_return_null=1:halt_on_error=1 \
+	    TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:halt_on_error=1 \
 	    $(BIN)/pytest --capture=no -p no:cacheprovider -m "not slow and not torch" -k "native or cpu" $(NATIVE_TESTS)
 
 # ---- the virtual environment: one stamp file per set of packages
