@@ -179,6 +179,16 @@ def test_16_bit_parameters_move_by_less_than_their_spacing(dtype, device):
     np.testing.assert_array_equal(p.numpy(), np.full(3, 2.0 - 1e-4).astype(p.dtype))
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_parameters_of_any_strides(name, device):
+    values, grad = start_values("float32")[0], np.float32(1) + np.arange(12, dtype=np.float32).reshape(3, 4)
+    plain, turned = nn.Parameter(dl.tensor(values, device=device)), nn.Parameter(dl.tensor(values.T, device=device))
+    plain.grad, turned.grad = dl.tensor(grad, device=device), dl.tensor(grad.T.copy(), device=device)
+    assert not turned._array.flags.c_contiguous
+    getattr(optim, name)([plain, turned], lr=0.1).step()
+    np.testing.assert_allclose(turned.numpy().T, plain.numpy(), rtol=1e-6)
+
+
 # ---- groups, state, errors
 
 

@@ -1,9 +1,10 @@
 """The update rules, in place on raw arrays.
 
-`KERNELS[name, backend](params, grads, states, **hyper)` updates a list of parameters at once: `params` and `grads` are
-lists of arrays of one floating dtype (float32 or float64; only gradients may have odd strides), `states[key]` is the
-list of each parameter's state array, and `hyper` are the settings of the parameter group with `step`, the number of
-this update (from 1). The rules below, registered under "numpy", serve every backend that registers none of its own.
+A kernel is registered like that of an op, under `optim.<rule>`. `kernel(params, grads, states, **hyper)` updates a list
+of parameters at once: `params` and `grads` are lists of arrays of one floating dtype (float32 or float64; gradients may
+have any strides), `states[key]` is the list of each parameter's state array, and `hyper` are the settings of the
+parameter group with `step`, the number of this update (from 1). The rules below serve every backend that has none of
+its own, and parameters that are not contiguous.
 """
 
 from __future__ import annotations
@@ -14,30 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from dlcore.dispatch import variants
+from dlcore.dispatch import implement, variants
 
 Array = Any
-Rule = Callable[..., None]
-
-KERNELS: dict[tuple[str, str], Rule] = {}
+Kernel = Callable[..., None]
 
 
-def find(name: str, backend: str) -> Rule:
-    """The kernel of an update rule: from `KERNELS`, else the backend's own (`optim.<name>`), else NumPy's."""
-    if (name, backend) in KERNELS:
-        return KERNELS[name, backend]
-    native = variants(f"optim.{name}", backend)
-    return native[0].fn if native else KERNELS[name, "numpy"]
+def find(rule: str, backend: str, params: list[Array]) -> Kernel:
+    """The backend's own kernel of an update rule where there is one that takes the parameters, else the one below."""
+    native = variants(f"optim.{rule}", backend) if all(p.flags.c_contiguous for p in params) else []
+    return (native or variants(f"optim.{rule}", "numpy"))[0].fn
 
 
 def rule(update: Callable[..., None]) -> Callable[..., None]:
     """Decorator: register `update(p, g, **states, **hyper)` of one parameter as the kernel of that name."""
 
+    @implement(f"optim.{update.__name__}", "numpy")
     def run(params: list[Array], grads: list[Array], states: dict[str, list[Array]], **hyper: Any) -> None:
         for i, (p, g) in enumerate(zip(params, grads, strict=True)):
             update(p, g, **{key: arrays[i] for key, arrays in states.items()}, **hyper)
 
-    KERNELS[update.__name__, "numpy"] = run
     return update
 
 

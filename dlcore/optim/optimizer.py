@@ -59,7 +59,7 @@ class Slot:
 
 
 class Optimizer:
-    """Base class. A subclass names its `kernel` (a key of `dlcore.optim.kernels.KERNELS`) and its state arrays.
+    """Base class. A subclass names its `kernel` (see `dlcore.optim.kernels`) and its state arrays.
 
     params: tensors, or groups `{"params": [...], "lr": ...}` with settings of their own.
     settings: defaults of all groups. on_nonfinite: what to do when a gradient holds NaN or infinity: "allow" it, "skip"
@@ -176,8 +176,8 @@ class Optimizer:
     def _update(self, backend: str, count: int, slots: list[Slot], group: Group) -> None:
         hyper = {k: v for k, v in group.items() if k in self.defaults}
         names = [name for name in slots[0].state if name != "master"]
-        run = kernels.find(self.kernel, backend)
         values, grads = [s.values for s in slots], [s.grad() for s in slots]
+        run = kernels.find(self.kernel, backend, values)
         run(values, grads, {name: [s.state[name] for s in slots] for name in names}, step=count, **hyper)
         for slot in slots:
             slot.write_back()
