@@ -30,6 +30,7 @@ from dlcore.ops.activation import (
     tanhshrink,
     threshold,
 )
+from dlcore.ops.attention import scaled_dot_product_attention
 from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dlcore.ops.ctc import ctc_loss
 from dlcore.ops.einsum import einsum

@@ -3,6 +3,7 @@
 from dlcore.ops import (
     activation,
     activation_grad,
+    attention,
     conv,
     conv_records,
     cross_entropy,
@@ -36,6 +37,7 @@ from dlcore.ops import (
 __all__ = [
     "activation",
     "activation_grad",
+    "attention",
     "conv",
     "conv_records",
     "cross_entropy",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from dlcore import autograd, dtypes
-from dlcore.creation import zeros_like
+from dlcore.creation import asarray, zeros_like
 from dlcore.op import OPS, Op, Vjp, define
 from dlcore.ops import join
 from dlcore.signature import Signature
@@ -20,7 +21,10 @@ from dlcore.tensor import Tensor
 
 
 class _Namespace:
-    """The part of the array API that such references use, on tensors."""
+    """The part of the array API that such references use, on tensors of one device."""
+
+    def __init__(self, device: str) -> None:
+        self.asarray = partial(asarray, device=device)
 
     concat = staticmethod(join.concat)
     stack = staticmethod(join.stack)
@@ -42,9 +46,6 @@ class _Namespace:
         return x.mT
 
 
-NAMESPACE = _Namespace()
-
-
 def derived_vjp(signature: str, reference: Callable[..., Any]) -> Vjp:
     """The joint vjp of an op whose reference uses no more of the array API than dlcore itself offers."""
     parsed = Signature.parse(signature)
@@ -54,7 +55,7 @@ def derived_vjp(signature: str, reference: Callable[..., Any]) -> Vjp:
     def vjp(needs: Sequence[bool], attrs: Any, *values: Any) -> tuple[Tensor | None, ...]:
         with autograd.grad_mode(True):
             copies = [x.reshape(x.shape) if need else x for x, need in zip(values[:count], needs, strict=True)]
-            found = reference(NAMESPACE, *map(_widened, copies), **attrs)
+            found = reference(_Namespace(values[-1].device), *map(_widened, copies), **attrs)
         results = found if isinstance(found, tuple) else (found,)
         live = [i for i, y in enumerate(results) if y.requires_grad]
         grads = iter(
