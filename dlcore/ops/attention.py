@@ -151,8 +151,9 @@ def scaled_dot_product_attention(
     """
     if not 0 <= dropout_p <= 1:
         raise ArgumentError(f"scaled_dot_product_attention: dropout_p must lie in [0, 1]; got {dropout_p}")
-    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
-    bias = None if mask is None else _bias(as_tensor(mask), q, k)
+    q = as_tensor(q)
+    k, v = as_tensor(k, q), as_tensor(v, q)
+    bias = None if mask is None else _bias(as_tensor(mask, q), q, k)
     heads, shared = (q.shape[-3], k.shape[-3]) if min(q.ndim, k.ndim) > 2 else (1, 1)
     if shared in (1, heads):
         return _attend(q, k, v, bias, causal, dropout_p, scale)
@@ -168,7 +169,7 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, causal: bool, dropout_p: float, s
         y: Tensor = attention(q, k, v, bias, causal=causal, scale=scale)[0]
         return y
     if causal:
-        seen = as_tensor(np.tri(q.shape[-2], k.shape[-2], dtype=np.bool_)).to(q.device)
+        seen = as_tensor(np.tri(q.shape[-2], k.shape[-2], dtype=np.bool_), q)
         bias = where(seen, 0.0 if bias is None else bias, -inf)
     scores = matmul(q, k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return matmul(dropout(softmax(scores if bias is None else scores + bias), dropout_p), v)

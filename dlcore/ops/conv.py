@@ -50,7 +50,7 @@ def _run(
     rank: int, x: Any, w: Any, b: Any, stride: Sizes, padding: Sizes | str, dilation: Sizes, groups: int
 ) -> Tensor:
     name = f"conv{rank}d"
-    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name)
+    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name, x)
     attrs = window.attrs(name, rank, stride=stride, dilation=dilation)
     extra = [0] * len(attrs["stride"])
     if padding == "same":
@@ -105,7 +105,7 @@ def _transposed(
     groups: int,
 ) -> Tensor:  # fmt: skip
     name = f"conv_transpose{rank}d"
-    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name)
+    x, w = window.images(x, "x", rank, name), window.images(w, "w", rank, name, x)
     attrs = window.attrs(name, rank, stride=stride, padding=padding, dilation=dilation)
     extra = window.attrs(name, rank, output_padding=output_padding)["output_padding"]
     if any(not 0 <= e < max(s, d) for e, s, d in zip(extra, attrs["stride"], attrs["dilation"], strict=True)):
@@ -113,4 +113,4 @@ def _transposed(
     axes = zip(x.shape[2:], w.shape[2:], *attrs.values(), extra, strict=True)
     size = tuple((n - 1) * s - 2 * p + window.span(k, d) + e for n, k, s, p, d, e in axes)
     y: Tensor = FAMILY[max(rank, 2)].dx(x, w, size=size, **attrs, groups=groups)
-    return window.without_unit_axis(y if b is None else y + as_tensor(b).reshape(-1, *(1 for _ in size)), rank)
+    return window.without_unit_axis(y if b is None else y + as_tensor(b, x).reshape(-1, *(1 for _ in size)), rank)

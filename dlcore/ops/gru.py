@@ -16,7 +16,6 @@ from typing import Any
 from dlcore.op import Op, Sample, define, sample
 from dlcore.ops import rnn
 from dlcore.ops.derive import define_derived
-from dlcore.ops.window import as_tensor
 from dlcore.tensor import Tensor
 
 
@@ -120,7 +119,7 @@ def gru(
     >>> y.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = rnn.check_lengths("gru", lengths, as_tensor(x).shape[0])
+    lengths = rnn.check_lengths("gru", lengths, x)
     h, _ = _gru_op(x, h0, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse)
     return rnn.masked(h, lengths), h[0 if reverse else -1]
 

@@ -15,7 +15,6 @@ from typing import Any
 from dlcore.op import Op, Sample, define, sample
 from dlcore.ops import rnn
 from dlcore.ops.derive import define_derived
-from dlcore.ops.window import as_tensor
 from dlcore.tensor import Tensor
 
 
@@ -120,7 +119,7 @@ def lstm(
     >>> y.shape, c.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = rnn.check_lengths("lstm", lengths, as_tensor(x).shape[0])
+    lengths = rnn.check_lengths("lstm", lengths, x)
     h, c, _ = _lstm_op(x, h0, c0, w_ih, w_hh, b, lengths, reverse=reverse)
     last = 0 if reverse else -1
     return rnn.masked(h, lengths), h[last], c[last]

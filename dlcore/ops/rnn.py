@@ -73,21 +73,21 @@ def check(d: Dims, **_: Any) -> Mapping[str, Any]:
     return {}
 
 
-def check_lengths(name: str, lengths: Any, steps: int) -> Tensor | None:
-    """`lengths` as a tensor. Raises IndexRangeError unless each is in [0, T]."""
+def check_lengths(name: str, lengths: Any, x: Any) -> Tensor | None:
+    """`lengths` as a tensor on the device of `x[T,N,I]`. Raises IndexRangeError unless each is in [0, T]."""
     if lengths is None:
         return None
-    host = np.asarray(lengths)
-    if host.size and not 0 <= host.min() <= host.max() <= steps:
-        raise IndexRangeError(f"{name}: lengths must lie in [0, {steps}]; got {host.tolist()}")
-    return as_tensor(lengths)
+    host, x = np.asarray(lengths), as_tensor(x)
+    if host.size and not 0 <= host.min() <= host.max() <= x.shape[0]:
+        raise IndexRangeError(f"{name}: lengths must lie in [0, {x.shape[0]}]; got {host.tolist()}")
+    return as_tensor(lengths, x)
 
 
 def masked(y: Tensor, lengths: Tensor | None) -> Tensor:
     """`y[T,N,H]` with zeros past the end of each sequence."""
     if lengths is None:
         return y
-    times = as_tensor(np.arange(y.shape[0])[:, None, None]).to(y.device)
+    times = as_tensor(np.arange(y.shape[0])[:, None, None], y)
     out: Tensor = where(less(times, lengths.reshape(-1, 1)), y, 0.0)
     return out
 
@@ -200,7 +200,7 @@ def rnn(
     >>> y.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = check_lengths("rnn", lengths, as_tensor(x).shape[0])
+    lengths = check_lengths("rnn", lengths, x)
     h: Tensor = _rnn_op(x, h0, w_ih, w_hh, b, lengths, activation=activation, reverse=reverse)
     return masked(h, lengths), h[0 if reverse else -1]
 

@@ -95,9 +95,9 @@ def attrs(op: str, rank: int, **given: Any) -> dict[str, Shape]:
     return {n: (int("padding" not in n), *v) if rank == 1 else v for n, v in found.items()}
 
 
-def images(x: Any, operand: str, rank: int, op: str) -> Tensor:
+def images(x: Any, operand: str, rank: int, op: str, like: Any = None) -> Tensor:
     """Check the number of dimensions; `x[A,B,L]` of a 1-d op becomes `x[A,B,1,L]`."""
-    found = as_tensor(x)
+    found = as_tensor(x, like)
     if found.ndim != rank + 2:
         raise ShapeError(f"{op}: {operand} must have {rank + 2} dimensions; got shape {found.shape}")
     return found.reshape(*found.shape[:2], 1, *found.shape[2:]) if rank == 1 else found
@@ -108,6 +108,6 @@ def without_unit_axis(y: Tensor, rank: int) -> Tensor:
     return y.reshape(*y.shape[:2], *y.shape[3:]) if rank == 1 else y
 
 
-def as_tensor(x: Any) -> Tensor:
-    """`x` itself where it is a tensor, so that its graph stays."""
-    return x if isinstance(x, Tensor) else asarray(x)
+def as_tensor(x: Any, like: Any = None) -> Tensor:
+    """`x` itself where it is a tensor, so that its graph stays; else a new one, on the device of the tensor `like`."""
+    return x if isinstance(x, Tensor) else asarray(x, device=like.device if isinstance(like, Tensor) else None)
