@@ -93,7 +93,7 @@ DL_INLINE void run_tile(Index kc, const T* a, int rows, const PanelOfB<T>& b, co
   epilogue.tile(m0, n0, rows, b.cols, acc, first, last);
 }
 
-// Working memory of gemm_in_team: made once, before the team runs.
+// Working memory of gemm_in_team for at most nt threads: made before team().run, which is given nt as its limit.
 template <class T>
 class GemmSpace {
  public:
