@@ -111,11 +111,11 @@ GATHER_MISTAKES = {
     "along": (lambda x: dl.take_along_axis(x, np.full((3, 4, 1), -6)), IndexRangeError, "index -6 .* axis 2 of size 5"),
     "along shape": (lambda x: dl.take_along_axis(x, np.zeros((3, 1, 1), int)), ShapeError, "along axis 2 only"),
     "scatter": (
-        lambda x: dl.scatter(x, np.full((3, 4, 1), 5), dl.ones((3, 4, 1))), IndexRangeError, "scatter: index 5"),
+        lambda x: dl.scatter(x, np.full((3, 4, 1), 5), np.ones((3, 4, 1))), IndexRangeError, "scatter: index 5"),
     "scatter_add": (
-        lambda x: dl.scatter_add(x, np.zeros((3, 4, 1), int), dl.ones((3, 4, 2))), ShapeError, "scatter_add: expected"),
-    "index_add": (lambda x: dl.index_add(x, [7], dl.ones((1, 4, 5))), IndexRangeError, "index_add: index 7"),
-    "index_add shape": (lambda x: dl.index_add(x, [1], dl.ones((2, 4, 5))), ShapeError, "updates must have shape"),
+        lambda x: dl.scatter_add(x, np.zeros((3, 4, 1), int), np.ones((3, 4, 2))), ShapeError, "scatter_add: expected"),
+    "index_add": (lambda x: dl.index_add(x, [7], np.ones((1, 4, 5))), IndexRangeError, "index_add: index 7"),
+    "index_add shape": (lambda x: dl.index_add(x, [1], np.ones((2, 4, 5))), ShapeError, "updates must have shape"),
     "one_hot": (lambda x: dl.one_hot([3], 3), IndexRangeError, "one_hot: label 3 .* 3 classes"),
     "embedding": (lambda x: dl.embedding([1, 9], x[0]), IndexRangeError, "embedding: index 9 .* size 4"),
     "padding_idx": (lambda x: dl.embedding([1], x[0], padding_idx=4), IndexRangeError, "embedding: index 4"),

@@ -156,6 +156,14 @@ def test_cosine_similarity_agrees_with_torch():
     np.testing.assert_allclose(np.asarray(dl.cosine_similarity(dl.tensor(a), dl.tensor(b))), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
+def test_labels_may_be_arrays_or_lists(name, device):
+    x = dl.tensor(log_softmax(normal(3, 4)), device=device)
+    y = [0, 3, 1]
+    found = {getattr(dl, name)(x, made(y)).item() for made in (list, np.asarray, lambda v: dl.tensor(v, device=device))}
+    assert len(found) == 1
+
+
 # ---- large and 16-bit logits
 
 

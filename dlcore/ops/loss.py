@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import dtypes
+from dlcore.creation import asarray
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.ops.activation import logsigmoid
 from dlcore.ops.cross_entropy import cross_entropy as _cross_entropy
@@ -86,7 +87,9 @@ def cross_entropy(
     if _is_float(labels):
         return _soft_cross_entropy(logits, labels, weight, label_smoothing, reduction)
     if logits.ndim == 1:
-        loss = cross_entropy(logits.reshape(1, -1), labels.reshape(1), weight, ignore_index, label_smoothing, reduction)
+        loss = cross_entropy(
+            logits.reshape(1, -1), np.asarray(labels).reshape(1), weight, ignore_index, label_smoothing, reduction
+        )
         return loss.reshape(())
     if logits.ndim > 1:
         _check_classes("cross_entropy", labels, logits.shape[1], ignore_index, reduction)
@@ -146,6 +149,7 @@ def nll_loss(
             f"got log_probs{list(log_probs.shape)} labels{list(np.shape(labels))}"
         )
     _check_classes("nll_loss", labels, log_probs.shape[1], ignore_index, reduction)
+    labels = asarray(labels, device=log_probs.device)
     counted = labels != ignore_index
     safe = where(counted, labels, 0)
     scale: Tensor = astype(counted, dtype=log_probs.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.op import OPS, Op, Sample, define, sample
 from dlcore.ops.reduce import sum
-from dlcore.ops.shape import axis_tuple, reshape
+from dlcore.ops.shape import axis_tuple
 from dlcore.signature import Dims
 from dlcore.tensor import Tensor
 
@@ -60,14 +60,15 @@ def matmul(a: Any, b: Any) -> Tensor:
     left, right = np.ndim(a), np.ndim(b)
     if left == 0 or right == 0:
         raise ShapeError("matmul: a scalar is no matrix; use a * b")
-    y: Tensor = _matmul(
-        reshape(a, shape=(1, -1)) if left == 1 else a,
-        reshape(b, shape=(-1, 1)) if right == 1 else b,
-    )
+    y: Tensor = _matmul(_reshaped(a, (1, -1)) if left == 1 else a, _reshaped(b, (-1, 1)) if right == 1 else b)
     if left > 1 and right > 1:
         return y
     kept = y.shape[:-2] + (() if left == 1 else y.shape[-2:-1]) + (() if right == 1 else y.shape[-1:])
     return y.reshape(kept)
+
+
+def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
+    return x.reshape(shape) if isinstance(x, Tensor) else np.reshape(x, shape)
 
 
 Tensor.__matmul__ = matmul  # type: ignore[method-assign]
