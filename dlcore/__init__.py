@@ -148,6 +148,15 @@ from dlcore.ops.random import (
     uniform,
 )
 from dlcore.ops.reduce import all, any, argmax, argmin, count_nonzero, logsumexp, max, mean, min, norm, std, sum, var
+from dlcore.ops.resize import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    global_avg_pool,
+    global_max_pool,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from dlcore.ops.rnn import rnn, rnn_cell
 from dlcore.ops.scan import cumprod, cumsum, prod
 from dlcore.ops.shape import (
@@ -166,5 +175,6 @@ from dlcore.ops.shape import (
 )
 from dlcore.ops.softmax import log_softmax, softmax
 from dlcore.ops.sort import argsort, median, quantile, searchsorted, sort, topk, unique
+from dlcore.ops.unfold import fold, unfold
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor

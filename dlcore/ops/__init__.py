@@ -26,11 +26,13 @@ from dlcore.ops import (
     pool_records,
     random,
     reduce,
+    resize,
     rnn,
     scan,
     shape,
     softmax,
     sort,
+    unfold,
     window,
 )
 
@@ -60,10 +62,12 @@ __all__ = [
     "pool_records",
     "random",
     "reduce",
+    "resize",
     "rnn",
     "scan",
     "shape",
     "softmax",
     "sort",
+    "unfold",
     "window",
 ]
