@@ -55,11 +55,14 @@ def concat(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
 
 
 def stack(xs: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of one shape joined along a new axis.
+    """Tensors of one shape joined along a new axis. Raises ShapeError where shapes differ.
 
     >>> stack([dl.zeros(3), dl.ones(3)], axis=1).shape
     (3, 2)
     """
+    shapes = [x.shape for x in xs]
+    if len(set(shapes)) > 1:
+        raise ShapeError(f"stack: shapes differ: {', '.join(map(str, shapes))}")
     return concat([expand_dims(x, axis) for x in xs], axis)
 
 

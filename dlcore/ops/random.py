@@ -271,8 +271,9 @@ def randperm(n: int, device: str | None = None) -> Tensor:
 
 def _probabilities(name: str, p: Any) -> None:
     host = np.asarray(p)
-    if not ((host >= 0) & (host <= 1)).all():
-        raise ArgumentError(f"{name}: probabilities must lie in [0, 1]")
+    wrong = host[~((host >= 0) & (host <= 1))]
+    if wrong.size:
+        raise ArgumentError(f"{name}: probabilities must lie in [0, 1]; got {wrong[0]}")
 
 
 def bernoulli(p: Tensor) -> Tensor:
