@@ -110,6 +110,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the rows as a JSON list")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains TEXT")
     given = parser.parse_args(argv)
-    found = list(rows(given.only))
-    print(harness.table(found))
+    found = []
+    print(harness.HEADER)
+    for row in rows(given.only):
+        print(harness.line(row), flush=True)
+        found.append(row)
     harness.save(given.json, found)
