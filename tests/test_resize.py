@@ -98,8 +98,8 @@ def test_half_precision_is_weighed_in_single(device):
         (lambda x: dl.interpolate(x, scale_factor=0.1), ShapeError, "interpolate: sizes must be at least 1"),
         (lambda x: dl.adaptive_avg_pool(x, 0), ShapeError, "adaptive_avg_pool: sizes must be at least 1"),
         (lambda x: dl.global_avg_pool(x[0, 0]), ShapeError, "global_avg_pool: x must be"),
-        (lambda x: dl.pixel_shuffle(x, 2), ShapeError, "pixel_shuffle: 3 channels do not split into blocks of 2 x 2"),
-        (lambda x: dl.pixel_unshuffle(x, 2), ShapeError, "pixel_unshuffle: an image of 5 x 4 does not split"),
+        (lambda x: dl.pixel_shuffle(x, 2), ShapeError, r"pixel_shuffle: expected x\[N,4\*C,H,W\]; got x\[2, 3, 5, 4\]"),
+        (lambda x: dl.pixel_unshuffle(x, 2), ShapeError, r"pixel_unshuffle: expected x\[N,C,2\*H,2\*W\]"),
         (lambda x: dl.fold(x[0], (3, 3), 2), ShapeError, r"fold: expected x\[N,C\*4,4\] for these sizes"),
     ],
 )

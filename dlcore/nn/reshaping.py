@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlcore.errors import ShapeError
 from dlcore.nn.module import Module
-from dlcore.ops import join, shape
+from dlcore.ops import join, resize, shape
 from dlcore.tensor import Tensor
 
 
@@ -62,7 +61,7 @@ class Upsample(Module):
 
 
 class PixelShuffle(Module):
-    """`x[N, C * r * r, H, W] -> y[N, C, H * r, W * r]`: channels become finer pixels.
+    """Channels become finer pixels: `x[N, C * r * r, H, W] -> y[N, C, H * r, W * r]`; see `dl.pixel_shuffle`.
 
     Shi et al., "Real-time single image super-resolution" (2016), equation 4. Raises ShapeError where r * r does not
     divide the channels.
@@ -73,12 +72,7 @@ class PixelShuffle(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spatial sizes times `factor`."""
-        r = self.factor
-        if x.ndim != 4 or x.shape[1] % (r * r):
-            raise ShapeError(f"pixel_shuffle: expected x[N,{r * r}*C,H,W]; got x{list(x.shape)}")
-        n, c, h, w = x.shape
-        split = x.reshape(n, c // (r * r), r, r, h, w)
-        return split.permute(0, 1, 4, 2, 5, 3).reshape(n, c // (r * r), h * r, w * r)
+        return resize.pixel_shuffle(x, self.factor)
 
     def extra_repr(self) -> str:
         """The factor."""

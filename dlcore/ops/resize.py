@@ -178,24 +178,26 @@ def _targets(sizes: Shape, size: Sizes | None, factor: Any) -> tuple[Shape, list
 
 
 def pixel_shuffle(x: Any, factor: int) -> Tensor:
-    """Channels to pixels: `x[N,C*r*r,H,W]` becomes `[N,C,H*r,W*r]` for `factor` r (Shi et al., 2016).
+    """Channels to pixels: `x[N,C*r*r,H,W]` becomes `[N,C,H*r,W*r]` for `factor` r.
+
+    Shi et al., "Real-time single image super-resolution" (2016), equation 4. Raises ShapeError.
 
     >>> pixel_shuffle(dl.ones((1, 8, 3, 3)), 2).shape
     (1, 2, 6, 6)
     """
-    x, r = window.images(x, "x", 2, "pixel_shuffle"), factor
+    x, r = window.as_tensor(x), factor
+    if r < 1 or x.ndim != 4 or x.shape[1] % (r * r):
+        raise ShapeError(f"pixel_shuffle: expected x[N,{r * r}*C,H,W]; got x{list(x.shape)}")
     n, c, h, w = x.shape
-    if r < 1 or c % (r * r):
-        raise ShapeError(f"pixel_shuffle: {c} channels do not split into blocks of {r} x {r}")
     blocks: Tensor = x.reshape(n, c // r**2, r, r, h, w)
     return blocks.permute(0, 1, 4, 2, 5, 3).reshape(n, c // r**2, h * r, w * r)
 
 
 def pixel_unshuffle(x: Any, factor: int) -> Tensor:
     """Pixels to channels, the inverse of `pixel_shuffle`: `x[N,C,H*r,W*r]` becomes `[N,C*r*r,H,W]`."""
-    x, r = window.images(x, "x", 2, "pixel_unshuffle"), factor
+    x, r = window.as_tensor(x), factor
+    if r < 1 or x.ndim != 4 or x.shape[2] % r or x.shape[3] % r:
+        raise ShapeError(f"pixel_unshuffle: expected x[N,C,{r}*H,{r}*W]; got x{list(x.shape)}")
     n, c, h, w = x.shape
-    if r < 1 or h % r or w % r:
-        raise ShapeError(f"pixel_unshuffle: an image of {h} x {w} does not split into blocks of {r} x {r}")
     blocks: Tensor = x.reshape(n, c, h // r, r, w // r, r)
     return blocks.permute(0, 1, 3, 5, 2, 4).reshape(n, c * r * r, h // r, w // r)
