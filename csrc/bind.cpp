@@ -9,6 +9,7 @@
 namespace dlcore {
 
 void bind_conv(py::module_& m);
+void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_reduce(py::module_& m);
@@ -243,5 +244,6 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_reduce(m);
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
+  dlcore::bind_pool(m);
   dlcore::bind_vmath(m);
 }

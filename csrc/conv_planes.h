@@ -1,18 +1,10 @@
 // Copies between images and the planes of conv_axis.h.
 #pragma once
 #include "conv_axis.h"
+#include "shuffles.h"
 
 namespace dlcore {
 namespace DL_ISA {
-
-template <int... N>
-DL_INLINE constexpr auto evens(Indices<N...>) {
-  return Indices<2 * N...>();
-}
-template <int Half, int... N>
-DL_INLINE constexpr auto zipped(Indices<N...>) {
-  return Indices<(Half + N) / 2 + (N % 2 ? int(sizeof...(N)) : 0)...>();
-}
 
 // At most a vector of the `rest` elements at p.
 template <class T>
@@ -36,7 +28,7 @@ DL_INLINE void copy_every(const T* from, Index step, Index n, T* to) {
     for (Index i = 0; i < n; i += W) {
       const Index rest = 2 * (n - i) - 1;
       const vec<T> a = load_some(from + 2 * i, rest), b = load_some(from + 2 * i + W, rest - W);
-      store(to + i, shuffle<T>(a, b, decltype(evens(Lanes<T>()))()));
+      store(to + i, even_of<T>(a, b));
     }
   else
     for (Index i = 0; i < n; i += W) store(to + i, load_some(from + i, n - i));
@@ -78,8 +70,8 @@ DL_INLINE void join_row(const Axis& xs, T* row, const Grid& grid) {
     const T *even = grid(0), *odd = grid(1);
     for (; done + 2 * W <= xs.results; done += 2 * W) {
       const vec<T> a = load(even + done / 2), b = load(odd + done / 2);
-      store(row + done, shuffle<T>(a, b, decltype(zipped<0>(Lanes<T>()))()));
-      store(row + done + W, shuffle<T>(a, b, decltype(zipped<W>(Lanes<T>()))()));
+      store(row + done, zip_low<T>(a, b));
+      store(row + done + W, zip_high<T>(a, b));
     }
   }
   for (Index a = 0; a < xs.grids; ++a) {

@@ -8,6 +8,7 @@
 #include "elementwise.h"
 #include "gemm.h"
 #include "optim.h"
+#include "pool.h"
 #include "reduce.h"
 #include "softmax.h"
 #include "vmath.h"
@@ -18,6 +19,7 @@
   X(elementwise)       \
   X(gemm)              \
   X(optim)             \
+  X(pool)              \
   X(reduce)            \
   X(softmax)           \
   X(vmath)
@@ -29,6 +31,7 @@ struct Kernels {
   ElementwiseKernels elementwise;
   GemmKernels gemm;
   OptimKernels optim;
+  PoolKernels pool;
   ReduceKernels reduce;
   SoftmaxKernels softmax;
   VmathKernels vmath;

@@ -32,6 +32,18 @@ CONV = {  # x, w, stride, padding, dilation, groups
 }
 
 
+POOL = {  # x, kernel, stride, padding, dilation, ceil_mode
+    "halving": ((2, 3, 8, 74), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "halving, odd": ((2, 2, 7, 35), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "halving, hanging over": ((1, 2, 7, 35), (2, 2), (2, 2), (0, 0), (1, 1), True),
+    "overlapping": ((2, 2, 9, 8), (3, 2), (2, 1), (1, 1), (1, 1), False),
+    "dilated": ((1, 2, 9, 11), (2, 3), (2, 3), (1, 1), (3, 2), False),
+    "gaps": ((1, 1, 9, 11), (2, 2), (4, 5), (0, 1), (1, 1), True),
+    "global": ((3, 5, 8, 9), (8, 9), (8, 9), (0, 0), (1, 1), False),
+    "batch 0": ((0, 5, 8, 9), (2, 2), (2, 2), (0, 0), (1, 1), False),
+}
+
+
 def rand(*shape, dtype=np.float64):
     return np.random.default_rng([*shape]).standard_normal(shape).astype(dtype)
 
@@ -146,3 +158,93 @@ def test_conv_mistakes_raise(mistake):
 def test_wrong_conv_arguments_raise(args):
     with pytest.raises(TypeError, match=r"^conv2d"):
         _C.conv2d(*args)
+
+
+# ---- pooling
+
+
+def pool_case(case, dtype, dilated=True):
+    """x, a shape of y, the attributes of the op, and those of the kernel."""
+    shape, kernel, stride, padding, dilation, ceil_mode = POOL[case]
+    attrs = {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
+    if dilated:
+        attrs["dilation"] = dilation
+    op = OPS["max_pool2d" if dilated else "avg_pool2d"]
+    y = op.resolve([shape], op.attrs | attrs)[1][0]
+    return rand(*shape, dtype=dtype), y, attrs, (kernel, stride, padding, dilation)[: 3 + dilated]
+
+
+def max_pool(x, out, geometry):
+    y, i = np.full(out, np.nan, x.dtype), np.full(out, -9)
+    _C.max_pool2d(x, y, i, *geometry)
+    return y, i
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", POOL)
+def test_max_pool(case, dtype, isa):
+    x, out, attrs, geometry = pool_case(case, dtype)
+    x = np.round(x, 1)  # with equals
+    got = max_pool(x, out, geometry)
+    for a, b in zip(got, OPS["max_pool2d"].reference(np, x, **attrs), strict=True):
+        np.testing.assert_array_equal(a, b)
+    dy, dx = rand(*out, dtype=dtype), np.full_like(x, np.nan)
+    _C.max_pool2d_grad(dy, got[1], dx, *geometry)
+    assert_near(dx, OPS["max_pool2d_grad"].reference(np, dy, got[1], size=x.shape[2:], **attrs), dtype)
+
+
+@pytest.mark.parametrize("case", ["halving", "overlapping"])
+def test_max_pool_of_non_finite_values(case, isa):
+    x, out, attrs, geometry = pool_case(case, np.float32)
+    some = np.array([np.nan, np.inf, -np.inf, 0], np.float32)
+    x = np.where(x > 0, some[np.arange(x.size).reshape(x.shape) % 4], x)
+    for a, b in zip(max_pool(x, out, geometry), OPS["max_pool2d"].reference(np, x, **attrs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("case", ["halving", "overlapping"])
+@pytest.mark.parametrize("position", [-1, 0, 10**6, 1 << 60, -(1 << 63)])
+def test_positions_outside_their_window_add_nothing(case, position, isa):
+    x, out, attrs, geometry = pool_case(case, np.float32)
+    i, dy, dx = np.full(out, position), np.ones(out, np.float32), np.full_like(x, np.nan)
+    _C.max_pool2d_grad(dy, i, dx, *geometry)
+    want = OPS["max_pool2d_grad"].reference(np, dy, i, size=x.shape[2:], **attrs)
+    np.testing.assert_array_equal(dx[..., 1:, 1:], 0 * want[..., 1:, 1:])
+    np.testing.assert_array_equal(dx[..., 0, 0], want[..., 0, 0] if position == 0 else 0)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize("case", POOL)
+def test_avg_pool(case, count_padding, dtype, isa):
+    x, out, attrs, geometry = pool_case(case, dtype, dilated=False)
+    attrs |= {"count_include_pad": count_padding}
+    y, dy, dx = np.full(out, np.nan, dtype), rand(*out, dtype=dtype), np.full_like(x, np.nan)
+    _C.avg_pool2d(x, y, *geometry, count_padding)
+    _C.avg_pool2d_grad(dy, dx, *geometry, count_padding)
+    assert_near(y, OPS["avg_pool2d"].reference(np, x, **attrs), dtype)
+    assert_near(dx, OPS["avg_pool2d_grad"].reference(np, dy, size=x.shape[2:], **attrs), dtype)
+
+
+POSITIONS = np.zeros((2, 6, 3, 3), np.int64)
+IMAGE = f32(2, 6, 6, 6)
+POOLING = ((2, 2), (2, 2), (0, 0))
+POOL_MISTAKES = {
+    "channels": (IMAGE[:, :5].copy(), Y, POSITIONS, *POOLING, (1, 1)),
+    "positions": (IMAGE, Y, POSITIONS[:1], *POOLING, (1, 1)),
+    "int32 positions": (IMAGE, Y, POSITIONS.astype(np.int32), *POOLING, (1, 1)),
+    "dtypes": (IMAGE.astype(np.float64), Y, POSITIONS, *POOLING, (1, 1)),
+    "read-only": (IMAGE, READ_ONLY, POSITIONS, *POOLING, (1, 1)),
+    "overlap": (Y, Y, POSITIONS, (1, 1), (1, 1), (0, 0), (1, 1)),
+    "strides": (IMAGE[..., ::-1], Y, POSITIONS, *POOLING, (1, 1)),
+    "kernel 0": (IMAGE, Y, POSITIONS, (0, 2), *POOLING[1:], (1, 1)),
+    "stride 0": (IMAGE, Y, POSITIONS, (2, 2), (2, 0), (0, 0), (1, 1)),
+    "padding": (IMAGE, Y, POSITIONS, (2, 2), (2, 2), (0, -1), (1, 1)),
+    "dilation": (IMAGE, Y, POSITIONS, *POOLING, (1 << 40, 1)),
+}
+
+
+@pytest.mark.parametrize("mistake", POOL_MISTAKES)
+def test_pool_mistakes_raise(mistake):
+    with pytest.raises(ValueError, match=r"^pool2d"):
+        _C.max_pool2d(*POOL_MISTAKES[mistake])

@@ -24,7 +24,7 @@ def _refuse(call: Call) -> str | None:
     return None
 
 
-def _ready(x: Array) -> Array:
+def ready(x: Array) -> Array:
     """`x` as the kernels take it: contiguous, 16-bit floats widened to float32."""
     return np.ascontiguousarray(x, np.float32 if dtypes.is_half(x.dtype) else None)
 
@@ -32,7 +32,7 @@ def _ready(x: Array) -> Array:
 def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *geometry: Any) -> Array:
     """`kernel` of the operands into a new array; 16-bit results are rounded once."""
     out: Array = _C.empty(shape, np.float32 if dtypes.is_half(dtype) else dtype)
-    kernel(*[x if x is None else _ready(x) for x in operands], out, *geometry)
+    kernel(*[x if x is None else ready(x) for x in operands], out, *geometry)
     return out if out.dtype == dtype else out.astype(dtype)
 
 

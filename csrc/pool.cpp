@@ -1,0 +1,225 @@
+#include "pool.h"
+
+#include "isa.h"
+#include "memory.h"
+#include "parallel.h"
+#include "shuffles.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr Index kGrain = 1 << 14;  // elements that are worth a thread
+
+template <class F>
+void each_plane(const Pool2d& p, const F& f) {
+  parallel_for(0, p.planes, kGrain / (p.H * p.W + p.P * p.Q) + 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) f(i);
+  });
+}
+
+// The taps of window `o` of an axis that are inside an image of n elements: the first, and the end of those after it.
+struct Inside {
+  Index first, end;
+  DL_INLINE Inside(const Pool2d& p, int axis, Index o, Index n) {
+    const Index start = o * p.stride[axis] - p.padding[axis], d = p.dilation[axis];
+    first = start < 0 ? (-start + d - 1) / d : 0;
+    end = n <= start ? 0 : smaller(p.kernel[axis], (n - start + d - 1) / d);
+  }
+};
+
+// ---- max
+
+DL_INLINE bool is_halving(const Pool2d& p) {
+  bool halving = true;
+  for (int i = 0; i < 2; ++i) halving = halving && p.kernel[i] == 2 && p.stride[i] == 2 && p.dilation[i] == 1;
+  return halving && p.padding[0] == 0 && p.padding[1] == 0 && 2 * p.P <= p.H && 2 * p.Q <= p.W;
+}
+
+template <class T>
+DL_INLINE void max_of_window(const Pool2d& p, const T* x, Index row, Index col, T* y, int64_t* i) {
+  const Inside rows(p, 0, row, p.H), cols(p, 1, col, p.W);
+  const Index y0 = row * p.stride[0] - p.padding[0], x0 = col * p.stride[1] - p.padding[1];
+  T best = 0;
+  int64_t at = -1;
+  for (Index r = rows.first; r < rows.end; ++r)
+    for (Index s = cols.first; s < cols.end; ++s) {
+      const Index position = (y0 + r * p.dilation[0]) * p.W + x0 + s * p.dilation[1];
+      const T value = x[position];
+      if (at < 0 || value > best || value != value) best = value, at = position;
+    }
+  *y = best, *i = at;
+}
+
+// A vector of windows of 2 x 2, from both rows of x on; `first` is the position of x.
+template <class T>
+DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, T* y, int64_t* i) {
+  constexpr int W = lanes<T>;
+  using Mask = decltype(vec<T>{} < vec<T>{});
+  const vec<T> a = load(x), b = load(x + W), c = load(x + width), d = load(x + width + W);
+  const vec<T> corner[4] = {even_of<T>(a, b), odd_of<T>(a, b), even_of<T>(c, d), odd_of<T>(c, d)};
+  vec<T> best = corner[0];
+  Mask at = {};
+  static_for<3>([&](auto k) DL_INLINE_LAMBDA {
+    const vec<T> value = corner[k + 1];
+    const Mask wins = (value > best) | (value != value);
+    best = wins ? value : best;
+    at = wins ? Mask{} + (k + 1) : at;
+  });
+  store(y, best);
+  decltype(at[0] + 0) from[W];
+  __builtin_memcpy(from, &at, sizeof at);
+  for (int j = 0; j < W; ++j) i[j] = first + 2 * j + (from[j] & 1) + (from[j] >> 1) * width;
+}
+
+template <class T>
+void max_plane(const Pool2d& p, const T* x, T* y, int64_t* i) {
+  const bool halving = is_halving(p);
+  for (Index row = 0; row < p.P; ++row, y += p.Q, i += p.Q) {
+    Index col = 0;
+    for (; halving && col + lanes<T> <= p.Q; col += lanes<T>) {
+      const Index at = 2 * row * p.W + 2 * col;
+      max_of_squares(x + at, p.W, at, y + col, i + col);
+    }
+    for (; col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
+  }
+}
+
+template <class T>
+void max_pool(const Pool2d& p, const T* x, T* y, int64_t* i) {
+  each_plane(p, [&](Index n) { max_plane(p, x + n * p.H * p.W, y + n * p.P * p.Q, i + n * p.P * p.Q); });
+}
+
+// The gradients of a vector of windows of 2 x 2, whose first element has position `first`, to both rows of dx.
+template <class T>
+DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, Index width, T* dx) {
+  constexpr int W = lanes<T>;
+  using Mask = decltype(vec<T>{} < vec<T>{});
+  using Lane = decltype(Mask{}[0] + 0);
+  Lane from[W];
+  for (int j = 0; j < W; ++j) {
+    const uint64_t distance = uint64_t(i[j]) - uint64_t(first + 2 * j);
+    from[j] = distance <= uint64_t(width + 1) ? Lane(distance) : Lane(-1);
+  }
+  Mask at;
+  __builtin_memcpy(&at, from, sizeof at);
+  const vec<T> g = load(dy), zero = {};
+  static_for<2>([&](auto r) DL_INLINE_LAMBDA {
+    const Mask left = Mask{} + Lane(r * width);
+    const vec<T> even = at == left ? g : zero, odd = at == left + 1 ? g : zero;
+    store(dx + r * width, zip_low<T>(even, odd));
+    store(dx + r * width + W, zip_high<T>(even, odd));
+  });
+}
+
+template <class T>
+DL_INLINE void spread_window(const Pool2d& p, T dy, int64_t i, Index row, Index col, T* dx) {
+  if (i < 0 || i >= p.H * p.W) return;
+  const Index y = i / p.W - row * p.stride[0] + p.padding[0], x = i % p.W - col * p.stride[1] + p.padding[1];
+  const bool inside = y >= 0 && y <= (p.kernel[0] - 1) * p.dilation[0] && y % p.dilation[0] == 0 && x >= 0 &&
+                      x <= (p.kernel[1] - 1) * p.dilation[1] && x % p.dilation[1] == 0;
+  if (inside) dx[i] += dy;
+}
+
+template <class T>
+void max_plane_grad(const Pool2d& p, const T* dy, const int64_t* i, T* dx) {
+  const bool halving = is_halving(p);
+  __builtin_memset(dx, 0, sizeof(T) * size_t(p.H * p.W));
+  for (Index row = 0; row < p.P; ++row, dy += p.Q, i += p.Q) {
+    Index col = 0;
+    for (; halving && col + lanes<T> <= p.Q; col += lanes<T>) {
+      const Index at = 2 * row * p.W + 2 * col;
+      spread_squares(dy + col, i + col, at, p.W, dx + at);
+    }
+    for (; col < p.Q; ++col) spread_window(p, dy[col], i[col], row, col, dx);
+  }
+}
+
+template <class T>
+void max_pool_grad(const Pool2d& p, const T* dy, const int64_t* i, T* dx) {
+  each_plane(p, [&](Index n) { max_plane_grad(p, dy + n * p.P * p.Q, i + n * p.P * p.Q, dx + n * p.H * p.W); });
+}
+
+// ---- averages: along columns of a window first, with vectors, then along its row
+
+template <class T>
+DL_INLINE T count(const Pool2d& p, int axis, Index o, Index n) {
+  const Index start = o * p.stride[axis] - p.padding[axis], pad = p.count_padding ? p.padding[axis] : 0;
+  return T(smaller(start + p.kernel[axis], n + pad) - larger(start, -pad));
+}
+
+template <class T>
+DL_INLINE void add_row(const T* from, Index n, T* to) {
+  constexpr int W = lanes<T>;
+  Index i = 0;
+  for (; i + W <= n; i += W) store(to + i, load(to + i) + load(from + i));
+  for (; i < n; ++i) to[i] += from[i];
+}
+
+template <class T>
+void avg_plane(const Pool2d& p, const T* x, T* y, T* sums) {
+  for (Index row = 0; row < p.P; ++row) {
+    const Inside rows(p, 0, row, p.H);
+    const T height = count<T>(p, 0, row, p.H);
+    __builtin_memset(sums, 0, sizeof(T) * size_t(p.W));
+    for (Index r = rows.first; r < rows.end; ++r) add_row(x + (row * p.stride[0] - p.padding[0] + r) * p.W, p.W, sums);
+    for (Index col = 0; col < p.Q; ++col) {
+      const Inside cols(p, 1, col, p.W);
+      T sum = 0;
+      for (Index s = cols.first; s < cols.end; ++s) sum += sums[col * p.stride[1] - p.padding[1] + s];
+      *y++ = sum / (height * count<T>(p, 1, col, p.W));
+    }
+  }
+}
+
+template <class T>
+void avg_plane_grad(const Pool2d& p, const T* dy, T* dx, T* shares) {
+  __builtin_memset(dx, 0, sizeof(T) * size_t(p.H * p.W));
+  for (Index row = 0; row < p.P; ++row) {
+    const Inside rows(p, 0, row, p.H);
+    const T height = count<T>(p, 0, row, p.H);
+    __builtin_memset(shares, 0, sizeof(T) * size_t(p.W));
+    for (Index col = 0; col < p.Q; ++col) {
+      const Inside cols(p, 1, col, p.W);
+      const T share = *dy++ / (height * count<T>(p, 1, col, p.W));
+      for (Index s = cols.first; s < cols.end; ++s) shares[col * p.stride[1] - p.padding[1] + s] += share;
+    }
+    for (Index r = rows.first; r < rows.end; ++r)
+      add_row(shares, p.W, dx + (row * p.stride[0] - p.padding[0] + r) * p.W);
+  }
+}
+
+// f(plane, a row's worth of the thread's working memory)
+template <class T, class F>
+void each_plane_with_row(const Pool2d& p, const F& f) {
+  const int width = num_threads();
+  const Index row = (p.W + 15) / 16 * 16;
+  const Scratch memory(sizeof(T) * size_t(row * width));
+  const Index parts = larger<Index>(1, p.planes * (p.H * p.W + p.P * p.Q) / kGrain);
+  team().run(
+      [&](int tid, int nt) {
+        for (Index n = p.planes * tid / nt; n < p.planes * (tid + 1) / nt; ++n)
+          f(n, static_cast<T*>(memory.data()) + row * tid);
+      },
+      int(smaller<Index>(parts, width)));
+}
+
+template <class T>
+void avg_pool(const Pool2d& p, const T* x, T* y) {
+  each_plane_with_row<T>(p, [&](Index n, T* row) { avg_plane(p, x + n * p.H * p.W, y + n * p.P * p.Q, row); });
+}
+
+template <class T>
+void avg_pool_grad(const Pool2d& p, const T* dy, T* dx) {
+  each_plane_with_row<T>(p, [&](Index n, T* row) { avg_plane_grad(p, dy + n * p.P * p.Q, dx + n * p.H * p.W, row); });
+}
+
+template <class T>
+constexpr PoolFunctions<T> functions = {max_pool<T>, max_pool_grad<T>, avg_pool<T>, avg_pool_grad<T>};
+
+}  // namespace
+
+void fill_pool(Kernels& kernels) { kernels.pool = {functions<float>, functions<double>}; }
+
+}  // namespace DL_ISA
+}  // namespace dlcore
