@@ -233,7 +233,8 @@ class Tensor:
         return self._array
 
     def _share_version(self, source: Tensor) -> None:
-        if source._node is None:
+        """Count overwrites of `source` as overwrites of this tensor, unless it is a copy."""
+        if source._node is None and (self._array is source._array or self._array.base is not None):
             self._base = source if source._base is None else source._base
 
     # ---- arithmetic
@@ -390,6 +391,19 @@ class Tensor:
         """Variance over axes; divides by n - correction."""
         out: Tensor = OPS["var"](self, axis=axis, keepdims=keepdims, correction=correction)
         return out
+
+    def std(self, axis: Axis = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        """Standard deviation over axes; see `var`."""
+        out: Tensor = OPS["std"](self, axis=axis, keepdims=keepdims, correction=correction)
+        return out
+
+    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether every element over axes is true."""
+        return _reduce("all", self, axis, keepdims)
+
+    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Whether an element over axes is true."""
+        return _reduce("any", self, axis, keepdims)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Index of the first largest element."""

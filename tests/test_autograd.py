@@ -232,6 +232,16 @@ def test_overwriting_what_backward_does_not_need_is_fine():
     assert x.grad.tolist() == [1]
 
 
+@pytest.mark.parametrize("copied", [lambda x: x[[1, 0]], lambda x: x.astype("float32")], ids=["gather", "astype"])
+def test_overwriting_the_source_of_a_copy_is_fine(copied):
+    x = leaf([2.0, 3.0])
+    y = copied(x)
+    z = (y * y).sum()
+    x.assign(0.0)
+    z.backward()
+    assert x.grad.tolist() == [4, 6]
+
+
 def test_a_computed_tensor_is_not_overwritten():
     with pytest.raises(GraphError, match="only leaf tensors can be overwritten"):
         (leaf([1.0]) * 2).assign(0.0)

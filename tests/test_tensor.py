@@ -427,6 +427,19 @@ def test_operators_agree_with_functions():
     assert (2**y).tolist() == [4, 4]
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "var", "std", "all", "any", "argmax", "argmin"])
+def test_reductions_are_methods_too(name):
+    x = dl.tensor([[1.0, 0.0], [3.0, 2.0]])
+    assert getattr(x, name)().tolist() == getattr(dl, name)(x).tolist()
+    assert getattr(x, name)(axis=1, keepdims=True).shape == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "tanh", "sigmoid", "relu", "abs"])
+def test_functions_are_methods_too(name):
+    x = dl.tensor([0.5, 2.0])
+    assert getattr(x, name)().tolist() == getattr(dl, name)(x).tolist()
+
+
 def test_pickling_points_to_save():
     with pytest.raises(DTypeError, match=r"cannot be pickled; use dl.save"):
         pickle.dumps(dl.ones(2))

@@ -47,7 +47,7 @@ class NumpyBackend(Backend):
         return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
 
     def cast(self, array: Any, dtype: Any) -> Array:
-        """Array or Python scalar in `dtype`; what is too large for a 16-bit float becomes infinite, without a warning."""
+        """Array or Python scalar in `dtype`; what is too large for a 16-bit float becomes infinite."""
         if dtype.itemsize == 2 and hasattr(array, "dtype"):
             with np.errstate(over="ignore"):
                 return np.asarray(array, dtype)
