@@ -133,6 +133,7 @@ def test_frozen_parameters_get_no_gradient():
     net = Net().freeze("features")
     sum(net(dl.ones((2, 4)))[0].sum() for _ in range(1)).backward()
     assert {n for n, p in net.named_parameters() if p.grad is not None} == {"heads.0.weight", "scale"}
+    assert net.freeze("heads").heads[0].weight.grad is None
     net.zero_grad()
     assert all(p.grad is None for p in net.parameters())
 
@@ -251,13 +252,19 @@ def test_residual_adds():
 def test_to_and_astype_keep_the_parameter_objects():
     net = Affine(2, 2)
     weight = net.weight
-    y = net(dl.ones((1, 2)))
+    weight.grad = dl.ones((2, 2))
     net.to("numpy").astype("float64")
     assert net.weight is weight
     assert (weight.dtype, weight.device, net.shift.dtype) == (np.float64, "numpy", np.float64)
-    if y.device == "numpy":
-        with pytest.raises(GraphError, match="overwritten"):
-            y.sum().backward()
+    assert (weight.grad.dtype, weight.grad.device) == (np.float64, "numpy")
+
+
+def test_astype_counts_as_overwriting():
+    net = Affine(2, 2)
+    y = net(dl.tensor(np.ones((1, 2), np.float32), requires_grad=True))
+    net.astype("float64")
+    with pytest.raises(GraphError, match="overwritten"):
+        y.sum().backward()
 
 
 def test_apply_visits_children_first():

@@ -434,6 +434,17 @@ def test_ema_averages_parameters_and_copies_buffers():
     assert ema.state_dict()["w"].item() == average
 
 
+def test_ema_of_shared_parameters():
+    shared = Model()
+    model = nn.Sequential(shared, shared)
+    ema = optim.EMA(model, 0.5)
+    shared.w.assign(3.0)
+    ema.update()
+    with ema.swap():
+        assert shared.w.item() == 2
+    assert shared.w.item() == 3
+
+
 def test_ema_swap_is_undone_after_an_error():
     model = Model()
     ema = optim.EMA(model)
