@@ -32,6 +32,13 @@ TORCH = {
     "Softmax": (lambda m: m.Softmax(1), [(3, 4, 2)]),
     "LogSoftmax": (lambda m: m.LogSoftmax(-1), [(3, 4)]),
     "PixelShuffle": (lambda m: m.PixelShuffle(2), [(2, 8, 3, 2)]),
+    "PixelUnshuffle": (lambda m: m.PixelUnshuffle(2), [(2, 3, 4, 6)]),
+    "AdaptiveAvgPool1d": (lambda m: m.AdaptiveAvgPool1d(3), [(2, 3, 7)]),
+    "AdaptiveAvgPool2d": (lambda m: m.AdaptiveAvgPool2d((2, 3)), [(2, 3, 5, 7)]),
+    "AdaptiveMaxPool2d": (lambda m: m.AdaptiveMaxPool2d(2), [(2, 3, 5, 4)]),
+    "AdaptiveMaxPool3d": (lambda m: m.AdaptiveMaxPool3d(2), [(1, 2, 3, 5, 4)]),
+    "Upsample": (lambda m: m.Upsample(scale_factor=2), [(1, 2, 3, 4)]),
+    "Upsample to a size": (lambda m: m.Upsample(7, mode="linear", align_corners=True), [(2, 2, 4)]),
     "Flatten": (lambda m: m.Flatten(), [(2, 3, 4)]),
     "Unflatten": (lambda m: m.Unflatten(1, (2, 3)), [(4, 6)]),
     **{
@@ -85,9 +92,10 @@ def test_linear_can_fuse_its_activation():
     np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_upsample_repeats_pixels():
-    x = np.arange(6.0).reshape(1, 1, 2, 3)
-    np.testing.assert_array_equal(nn.Upsample(2)(dl.tensor(x)), x.repeat(2, 2).repeat(2, 3))
+def test_global_pools_reduce_all_spatial_axes():
+    x = values([(2, 3, 4, 5)])[0]
+    np.testing.assert_allclose(nn.GlobalAvgPool()(dl.tensor(x)), x.mean((2, 3)))
+    np.testing.assert_array_equal(nn.GlobalMaxPool()(dl.tensor(x)), x.max((2, 3)))
 
 
 def test_embedding_picks_rows_and_keeps_padding_at_zero():

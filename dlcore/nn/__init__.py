@@ -29,6 +29,7 @@ from dlcore.nn.activations import (
     Tanhshrink,
     Threshold,
 )
+from dlcore.nn.attention import MultiheadAttention, SinusoidalEncoding, sinusoidal_encoding
 from dlcore.nn.containers import Checkpoint, Identity, Lambda, ModuleDict, ModuleList, Residual, Sequential
 from dlcore.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from dlcore.nn.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
@@ -67,10 +68,33 @@ from dlcore.nn.norm import (
     RMSNorm,
 )
 from dlcore.nn.parameter import Parameter
-from dlcore.nn.pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
+from dlcore.nn.pool import (
+    AdaptiveAvgPool,
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AdaptiveMaxPool,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from dlcore.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, summed_biases
 from dlcore.nn.reparametrise import SpectralNorm, WeightNorm
-from dlcore.nn.reshaping import Flatten, PixelShuffle, Unflatten, Upsample
+from dlcore.nn.reshaping import Flatten, PixelShuffle, PixelUnshuffle, Unflatten, Upsample
+from dlcore.nn.transformer import (
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from dlcore.ops.activation import (
     celu,
     elu,
@@ -95,6 +119,7 @@ from dlcore.ops.activation import (
     tanhshrink,
     threshold,
 )
+from dlcore.ops.attention import scaled_dot_product_attention
 from dlcore.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from dlcore.ops.ctc import ctc_loss
 from dlcore.ops.elementwise import tanh
@@ -126,4 +151,13 @@ from dlcore.ops.matmul import linear
 from dlcore.ops.norm import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from dlcore.ops.pool import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
 from dlcore.ops.random import dropout
+from dlcore.ops.resize import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    global_avg_pool,
+    global_max_pool,
+    interpolate,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
 from dlcore.ops.softmax import log_softmax, softmax

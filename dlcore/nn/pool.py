@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dlcore.nn.module import Module
-from dlcore.ops import pool
+from dlcore.ops import pool, resize
 from dlcore.ops.window import Sizes
 from dlcore.tensor import Tensor
 
@@ -67,3 +67,50 @@ class AvgPool3d(_Pool):
     """Mean of windows of `x[N, C, D, H, W]`; see `dl.avg_pool3d`."""
 
     run = staticmethod(pool.avg_pool3d)
+
+
+class AdaptiveAvgPool(Module):
+    """Mean of windows of `x[N, C, ...]` laid out to give spatial sizes `output_size`; see `dl.adaptive_avg_pool`.
+
+    >>> AdaptiveAvgPool(1)(dl.zeros((2, 3, 5, 7))).shape
+    (2, 3, 1, 1)
+    """
+
+    run = staticmethod(resize.adaptive_avg_pool)
+
+    def __init__(self, output_size: Sizes) -> None:
+        self.output_size = output_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, *output_size]`."""
+        return type(self).run(x, self.output_size)
+
+    def extra_repr(self) -> str:
+        """The sizes."""
+        return f"{self.output_size!r}"
+
+
+class AdaptiveMaxPool(AdaptiveAvgPool):
+    """Largest element of windows laid out as for `AdaptiveAvgPool`."""
+
+    run = staticmethod(resize.adaptive_max_pool)
+
+
+class GlobalAvgPool(Module):
+    """Mean over the spatial axes, `x[N, C, ...] -> y[N, C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C]`."""
+        return resize.global_avg_pool(x)
+
+
+class GlobalMaxPool(Module):
+    """Largest element over the spatial axes, `x[N, C, ...] -> y[N, C]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C]`."""
+        return resize.global_max_pool(x)
+
+
+AdaptiveAvgPool1d = AdaptiveAvgPool2d = AdaptiveAvgPool3d = AdaptiveAvgPool
+AdaptiveMaxPool1d = AdaptiveMaxPool2d = AdaptiveMaxPool3d = AdaptiveMaxPool

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dlcore.nn.module import Module
-from dlcore.ops import join, resize, shape
+from dlcore.ops import resize, shape
+from dlcore.ops.window import Sizes
 from dlcore.tensor import Tensor
 
 
@@ -40,40 +42,48 @@ class Unflatten(Module):
 
 
 class Upsample(Module):
-    """Repeat each element `scale` times along every spatial axis: nearest-neighbour enlargement of `[N, C, ...]`.
+    """Resize the spatial axes of `x[N, C, ...]` to `size` or by `scale_factor`; see `dl.interpolate`.
 
-    >>> Upsample(2)(dl.zeros((1, 3, 4, 5))).shape
+    mode: "nearest" or "linear" (bilinear for images, trilinear for volumes).
+
+    >>> Upsample(scale_factor=2)(dl.zeros((1, 3, 4, 5))).shape
     (1, 3, 8, 10)
     """
 
-    def __init__(self, scale: int) -> None:
-        self.scale = scale
+    def __init__(
+        self, size: Sizes | None = None, scale_factor: float | Sequence[float] | None = None, mode: str = "nearest",
+        align_corners: bool = False,
+    ) -> None:  # fmt: skip
+        self.size = size
+        self.settings: dict[str, Any] = {"scale_factor": scale_factor, "mode": mode, "align_corners": align_corners}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spatial sizes times `scale`."""
-        for axis in range(2, x.ndim):
-            x = join.repeat(x, self.scale, axis)
-        return x
+        """`[N, C, ...]` with the new spatial sizes."""
+        return resize.interpolate(x, self.size, **self.settings)
 
     def extra_repr(self) -> str:
-        """The factor."""
-        return f"scale={self.scale}"
+        """The settings that were given."""
+        return ", ".join(f"{k}={v!r}" for k, v in {"size": self.size, **self.settings}.items() if v)
 
 
 class PixelShuffle(Module):
-    """Channels become finer pixels: `x[N, C * r * r, H, W] -> y[N, C, H * r, W * r]`; see `dl.pixel_shuffle`.
+    """`x[N, C * r * r, H, W] -> y[N, C, H * r, W * r]`: channels become finer pixels; see `dl.pixel_shuffle`."""
 
-    Shi et al., "Real-time single image super-resolution" (2016), equation 4. Raises ShapeError where r * r does not
-    divide the channels.
-    """
+    run = staticmethod(resize.pixel_shuffle)
 
     def __init__(self, factor: int) -> None:
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spatial sizes times `factor`."""
-        return resize.pixel_shuffle(x, self.factor)
+        """The same elements, rearranged."""
+        return type(self).run(x, self.factor)
 
     def extra_repr(self) -> str:
         """The factor."""
         return f"factor={self.factor}"
+
+
+class PixelUnshuffle(PixelShuffle):
+    """`x[N, C, H * r, W * r] -> y[N, C * r * r, H, W]`, the inverse of `PixelShuffle`."""
+
+    run = staticmethod(resize.pixel_unshuffle)
