@@ -223,6 +223,25 @@ def test_parameters_without_gradient_stay_and_keep_their_own_count():
     assert b.grad is None
 
 
+def test_momentum_can_be_switched_on_later():
+    p = with_grad(parameter(1), 1)
+    opt = optim.SGD([p], lr=0.1)
+    opt.step()
+    opt.groups[0]["momentum"] = 0.5
+    opt.step()
+    opt.step()
+    np.testing.assert_allclose(p.item(), 1 - 0.1 * (1 + 1 + 1.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("grad", [np.ones((2, 2), np.float32), np.ones(2)])
+def test_a_gradient_must_fit_its_parameter(grad):
+    p, q = with_grad(parameter(1), 1), parameter(1, 2)
+    q.grad = dl.tensor(grad)
+    with pytest.raises(ArgumentError, match=r"SGD: parameter 1 is float32\[2\], its gradient float(32|64)\[2"):
+        optim.SGD([p, q], lr=0.1).step()
+    assert p.item() == 1
+
+
 def test_an_update_counts_as_overwriting():
     p = parameter(2)
     y = p * p

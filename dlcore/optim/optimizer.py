@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from dlcore.creation import tensor
 from dlcore.errors import ArgumentError, GraphError
 from dlcore.optim import kernels
 from dlcore.tensor import Tensor
+
+if TYPE_CHECKING:
+    from dlcore.dispatch import Backend
 
 Array = Any
 Group = dict[str, Any]
@@ -36,26 +39,23 @@ class Slot:
         self.version = -1
 
     @property
+    def half(self) -> bool:
+        """Whether the updates are made on a float32 copy."""
+        return dtypes.is_half(self.param.dtype)
+
+    @property
     def values(self) -> Array:
         """The array that the kernel updates."""
-        if not dtypes.is_half(self.param.dtype):
+        if not self.half:
             return self.param.storage()
         if self.version != self.param.version:
             self.state["master"] = self.param._backend.cast(self.param._array, dtypes.float32)
         return self.state["master"]
 
-    def grad(self) -> Array:
-        """The gradient in the dtype of the update."""
-        grad = self.param.grad
-        assert grad is not None
-        half = dtypes.is_half(self.param.dtype)
-        return self.param._backend.cast(grad._array, dtypes.float32) if half else grad._array
-
     def write_back(self) -> None:
         """Round a 16-bit parameter from its master copy."""
-        if dtypes.is_half(self.param.dtype):
-            self.param.assign(self.state["master"])
-            self.version = self.param.version
+        self.param.assign(self.state["master"])
+        self.version = self.param.version
 
 
 class Optimizer:
@@ -93,10 +93,11 @@ class Optimizer:
         return ()
 
     def new_state(self, slot: Slot, group: Group) -> None:
-        """Fill `slot.state` before the first update."""
+        """Add what `slot.state` lacks before an update."""
         values = slot.values
         for name in self.state_names(group):
-            slot.state[name] = slot.param._backend.full(values.shape, 0, values.dtype)
+            if name not in slot.state:
+                slot.state[name] = slot.param._backend.full(values.shape, 0, values.dtype)
 
     def add_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with their own settings, for example layers that were just unfrozen."""
@@ -161,28 +162,37 @@ class Optimizer:
     def _step_groups(self) -> None:
         for group, slots in zip(self.groups, self._slots, strict=True):
             buckets: dict[Any, list[Slot]] = {}
+            names = set(self.state_names(group))
             for slot in slots:
-                if slot.param.grad is not None:
-                    self._begin(slot, group)
-                    buckets.setdefault((slot.param._backend, slot.param.dtype, slot.count), []).append(slot)
+                param = slot.param
+                if param.grad is not None:
+                    if slot.count == 0 or not names <= slot.state.keys():
+                        self.new_state(slot, group)
+                    slot.count += 1
+                    buckets.setdefault((param._backend, param.dtype, slot.count), []).append(slot)
             for (backend, _, count), bucket in buckets.items():
-                self._update(backend.kernels, count, bucket, group)
+                self._update(backend, count, bucket, group)
 
-    def _begin(self, slot: Slot, group: Group) -> None:
-        if slot.count == 0:
-            self.new_state(slot, group)
-        slot.count += 1
-
-    def _update(self, backend: str, count: int, slots: list[Slot], group: Group) -> None:
+    def _update(self, backend: Backend, count: int, slots: list[Slot], group: Group) -> None:
         hyper = {k: v for k, v in group.items() if k in self.defaults}
         names = [name for name in slots[0].state if name != "master"]
-        values, grads = [s.values for s in slots], [s.grad() for s in slots]
-        run = kernels.find(self.kernel, backend, values)
+        values, grads = [s.values for s in slots], [s.param.grad._array for s in slots if s.param.grad is not None]
+        half = slots[0].half
+        if half:
+            grads = [backend.cast(g, dtypes.float32) for g in grads]
+        run = kernels.find(self.kernel, backend.kernels, values)
         run(values, grads, {name: [s.state[name] for s in slots] for name in names}, step=count, **hyper)
-        for slot in slots:
-            slot.write_back()
+        if half:
+            for slot in slots:
+                slot.write_back()
 
     def _may_step(self) -> bool:
+        for i, p in enumerate(self.params()):
+            if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != p.dtype):
+                raise ArgumentError(
+                    f"{type(self).__name__}: parameter {i} is {p.dtype}{list(p.shape)}, its gradient "
+                    f"{p.grad.dtype}{list(p.grad.shape)}"
+                )
         if self.on_nonfinite == "allow" or all(_finite(p.grad) for p in self.params()):
             return True
         if self.on_nonfinite == "raise":
