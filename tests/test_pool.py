@@ -63,10 +63,10 @@ def test_padding_never_wins(device):
 
 
 def test_first_of_equals_wins_and_nan_beats_all(device):
-    x = dl.tensor([[[[1.0, 1.0, np.nan, 5.0]]]], device=device)
+    x = dl.tensor([[[[1.0, 1.0, np.nan, 5.0, 5.0, np.nan]]]], device=device)
     y, i = dl.max_pool2d(x, (1, 2), return_indices=True)
-    np.testing.assert_array_equal(y.numpy().ravel(), [1, np.nan])
-    np.testing.assert_array_equal(i.numpy().ravel(), [0, 2])
+    np.testing.assert_array_equal(y.numpy().ravel(), [1, np.nan, np.nan])
+    np.testing.assert_array_equal(i.numpy().ravel(), [0, 2, 5])
 
 
 def test_window_of_minus_infinity_points_into_the_window(device):
