@@ -36,6 +36,7 @@ class Tensor:
     _index: int = 0
     _base: Tensor | None = None
     _version: int = 0
+    _of_computed: bool = False  # shares the memory of a tensor that a recorded op computed, and perhaps saved
     requires_grad: bool = False
     grad: Tensor | None = None
 
@@ -226,15 +227,21 @@ class Tensor:
 
     def storage(self) -> Any:
         """The raw array, for writing: counts as an overwrite. Optimizers and running statistics use it."""
-        if not self.is_leaf:
-            raise GraphError("only leaf tensors can be overwritten; this one was computed by a recorded op")
+        if self._node is not None or self._of_computed:
+            how = "was" if self._node is not None else "shares the memory of one that was"
+            raise GraphError(
+                f"only leaf tensors can be overwritten; this one {how} computed by a recorded op, copy it (dl.tensor)"
+            )
         root = self if self._base is None else self._base
         root._version += 1
         return self._array
 
     def _share_version(self, source: Tensor) -> None:
         """Count overwrites of `source` as overwrites of this tensor, unless it is a copy."""
-        if source._node is None and (self._array is source._array or self._array.base is not None):
+        if self._array is not source._array and self._array.base is None:
+            return
+        self._of_computed = source._of_computed or source._node is not None
+        if source._node is None:
             self._base = source if source._base is None else source._base
 
     # ---- arithmetic

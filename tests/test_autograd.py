@@ -242,9 +242,18 @@ def test_overwriting_the_source_of_a_copy_is_fine(copied):
     assert x.grad.tolist() == [4, 6]
 
 
-def test_a_computed_tensor_is_not_overwritten():
-    with pytest.raises(GraphError, match="only leaf tensors can be overwritten"):
-        (leaf([1.0]) * 2).assign(0.0)
+@pytest.mark.parametrize(
+    "alias",
+    [lambda y: y, lambda y: y.detach(), lambda y: y.reshape(1, 2).detach()[0], lambda y: y.detach().reshape(2)],
+    ids=["itself", "detached", "view of view", "view of detached"],
+)
+def test_a_computed_tensor_is_not_overwritten(alias):
+    x = leaf([0.0, 0.0])
+    y = x.exp()
+    with pytest.raises(GraphError, match=r"only leaf tensors .* computed by a recorded op, copy it"):
+        alias(y).assign(5.0)
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
 
 
 def test_a_failed_backward_leaves_everything_usable():
