@@ -39,13 +39,12 @@ class _Ordered(_Container):
 
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
-        self._add(str(len(self)), module)
-        return self
+        return self.extend([module])
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add modules at the end."""
-        for module in modules:
-            self.append(module)
+        for i, module in enumerate(modules, start=len(self)):
+            self._add(str(i), module)
         return self
 
     @overload
