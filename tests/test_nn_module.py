@@ -99,6 +99,14 @@ def test_a_state_dict_that_does_not_fit_changes_nothing():
         np.testing.assert_array_equal(values(net)[name], x)
 
 
+def test_a_state_dict_may_hold_nested_lists():
+    net = Affine(1, 2)
+    net.load_state_dict({"weight": [[3.0, 4.0]], "shift": [0, 1]})
+    np.testing.assert_array_equal(net.weight, [[3, 4]])
+    with pytest.raises(ArgumentError, match=r"weight has shape \(2,\), expected \(1, 2\)"):
+        net.load_state_dict({"weight": [3.0, 4.0], "shift": [0, 1]})
+
+
 def test_a_partial_state_dict_loads_when_not_strict():
     net = Net()
     report = net.load_state_dict({"scale": np.float32(3), "other": np.zeros(2)}, strict=False)

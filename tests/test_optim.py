@@ -295,6 +295,7 @@ def test_a_state_that_does_not_fit_changes_nothing():
         (lambda p: optim.SGD([], lr=1), "SGD: there are no parameters"),
         (lambda p: optim.SGD([p, p]), r"SGD: parameter 1 of shape \(2,\) occurs twice"),
         (lambda p: optim.SGD([p.numpy()]), "SGD: parameter 0 is no floating-point tensor"),
+        (lambda p: optim.SGD([{"lr": 0.1}]), "SGD: a group has no 'params'; got lr"),
         (lambda p: optim.SGD(p), "takes a list of parameters"),
         (lambda p: optim.SGD([{"params": [p], "momentun": 0.9}]), "'momentun'; did you mean 'momentum'"),
         (lambda p: optim.SGD([p], nesterov=True), "SGD: nesterov needs momentum"),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypeVar
 
+import numpy as np
+
 from dlcore import dtypes
 from dlcore.errors import ArgumentError, DlcoreError, DTypeError
 from dlcore.nn import parameter
@@ -136,7 +138,7 @@ class Module:
         return {path: x.detach() for path, x in self._tensors(persistent=True)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> KeyReport:
-        """Copy values (tensors or arrays) into parameters and buffers; returns the missing and unexpected names.
+        """Copy values (tensors, arrays or lists) into parameters and buffers; returns the missing and unexpected names.
 
         Raises ArgumentError, and changes nothing, when a shape differs or (strict) when names are missing or
         unexpected.
@@ -144,9 +146,9 @@ class Module:
         own = dict(self._tensors(persistent=True))
         report = KeyReport([n for n in own if n not in state], [n for n in state if n not in own])
         wrong = [
-            f"{n} has shape {tuple(state[n].shape)}, expected {x.shape}"
+            f"{n} has shape {np.shape(state[n])}, expected {x.shape}"
             for n, x in own.items()
-            if n in state and tuple(state[n].shape) != x.shape
+            if n in state and np.shape(state[n]) != x.shape
         ]
         problems = [f"{kind} {', '.join(names)}" for kind, names in report._asdict().items() if names and strict]
         if problems + wrong:

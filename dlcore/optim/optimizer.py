@@ -101,6 +101,8 @@ class Optimizer:
 
     def add_group(self, group: Mapping[str, Any]) -> None:
         """Add parameters with their own settings, for example layers that were just unfrozen."""
+        if "params" not in group:
+            raise ArgumentError(f"{type(self).__name__}: a group has no 'params'; got {', '.join(group)}")
         params = group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         settings = {**self.defaults, **{k: v for k, v in group.items() if k != "params"}}
