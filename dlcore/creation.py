@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,10 @@ def full(shape: int | Sequence[int], value: Any, dtype: Any = None, device: str 
     """Tensor filled with one value; dtype None takes the value's own (floats give float32)."""
     backend = dispatch.get_backend(device) if device else dispatch.default_backend()
     wanted = dtypes.scalar_dtype(value, ()) if dtype is None else dtypes.dtype(dtype)
-    sizes = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    try:
+        sizes = tuple(operator.index(n) for n in (shape if isinstance(shape, Sequence) else (shape,)))
+    except TypeError:
+        raise ShapeError(f"full: sizes must be ints; got {shape!r}") from None
     if any(n < 0 for n in sizes):
         raise ShapeError(f"full: negative size in shape {sizes}")
     return Tensor._wrap(backend.full(sizes, value, wanted), backend)

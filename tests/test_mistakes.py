@@ -87,6 +87,7 @@ MISTAKES = [
     ("einsum size", lambda: dl.einsum("ij,jk->ik", z(2, 3), z(4, 5)), errors.ShapeError, r"einsum: "),
     ("einsum text", lambda: dl.einsum("ij,jk->iz", z(2, 3), z(3, 5)), errors.DlcoreError, r"einsum: "),
     ("ragged list", lambda: dl.tensor([[1.0, 2.0], [3.0]]), errors.ShapeError, r"unequal lengths"),
+    ("half a size", lambda: nn.Linear(2.5, 3), errors.ShapeError, r"full: sizes must be ints; got \(3, 2\.5\)"),
     ("negative size", lambda: dl.zeros((2, -1)), errors.ShapeError, r"negative size"),
     ("T of a cube", lambda: z(2, 3, 4).T, errors.ShapeError, r"T is for matrices"),
     ("item of a vector", lambda: z(3).item(), errors.ShapeError, r"item\(\) needs one element"),
