@@ -21,7 +21,7 @@ demo: $(VENV)/.demo  ## train a small CNN on Fashion-MNIST; options in ARGS="--e
 test: lint  ## format, lint, types, and the quick tests
 	$(BIN)/python -m pytest -m "not slow and not torch" $(ARGS)
 
-test-full: test $(VENV)/.full  ## besides: slow tests, agreement with PyTorch, sanitizers
+test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, agreement with PyTorch, sanitizers
 	$(BIN)/python -m pytest -m "slow or torch"
 	$(MAKE) --no-print-directory sanitize-address sanitize-thread
 
