@@ -10,7 +10,7 @@ its own, and parameters that are not contiguous.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ Array = Any
 Kernel = Callable[..., None]
 
 
-def find(rule: str, backend: str, params: list[Array]) -> Kernel:
+def find(rule: str, backend: str, params: Sequence[Array] = ()) -> Kernel:
     """The backend's own kernel of an update rule where there is one that takes the parameters, else the one below."""
     native = variants(f"optim.{rule}", backend) if all(p.flags.c_contiguous for p in params) else []
     return (native or variants(f"optim.{rule}", "numpy"))[0].fn
