@@ -12,6 +12,7 @@ void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_random(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_softmax(py::module_& m);
 
@@ -241,6 +242,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
   dlcore::bind_optim(m);
+  dlcore::bind_random(m);
   dlcore::bind_reduce(m);
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);

@@ -9,6 +9,7 @@
 #include "gemm.h"
 #include "optim.h"
 #include "pool.h"
+#include "random.h"
 #include "reduce.h"
 #include "softmax.h"
 #include "vmath.h"
@@ -20,6 +21,7 @@
   X(gemm)              \
   X(optim)             \
   X(pool)              \
+  X(random)            \
   X(reduce)            \
   X(softmax)           \
   X(vmath)
@@ -32,6 +34,7 @@ struct Kernels {
   GemmKernels gemm;
   OptimKernels optim;
   PoolKernels pool;
+  RandomKernels random;
   ReduceKernels reduce;
   SoftmaxKernels softmax;
   VmathKernels vmath;

@@ -98,10 +98,18 @@ def _normal(
 ) -> Array:
     width = 64 if dtype == dtypes.float64 else 32
     word = (words_64 if width == 64 else words_32)(xp, key, prod(shape))
-    if low > -math.inf or high < math.inf:
-        first, last = _quantile_word(low, width), _quantile_word(high, width)
-        word = scaled(word, max(last - first, 1), width) + first
+    first, size = normal_words(low, high, width)
+    if size:
+        word = scaled(word, size, width) + first
     return xp.reshape(normal_quantile(xp, word, width), shape)
+
+
+def normal_words(low: float, high: float, width: int) -> tuple[int, int]:
+    """First and number of the words that invert to [low, high]; the number is 0 for all of them."""
+    if low == -math.inf and high == math.inf:
+        return 0, 0
+    first, last = _quantile_word(low, width), _quantile_word(high, width)
+    return first, max(last - first, 1)
 
 
 def _quantile_word(x: float, width: int) -> int:
