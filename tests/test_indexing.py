@@ -238,7 +238,7 @@ JOIN_MISTAKES = {
     "nothing": (lambda x: dl.concat([]), ShapeError, "concat: no tensor"),
     "concat": (lambda x: dl.concat([x, x[:, :2]]), ShapeError, "concat: shapes .* axis 0 only"),
     "concat axis": (lambda x: dl.concat([x, x], 3), IndexRangeError, "concat: axis 3"),
-    "stack": (lambda x: dl.stack([x, x[:2]]), ShapeError, "concat: shapes"),
+    "stack": (lambda x: dl.stack([x, x[:2]]), ShapeError, "stack: shapes differ"),
     "split": (lambda x: dl.split(x, [1, 1]), ShapeError, "split: sizes"),
     "split size": (lambda x: dl.split(x, 0), ShapeError, "split: pieces of size 0"),
     "chunk": (lambda x: dl.chunk(x, 0), ShapeError, "chunk: 0 pieces"),
