@@ -7,7 +7,7 @@ import pkgutil
 
 from dlcore import settings
 from dlcore.backends.numpy import NumpyBackend
-from dlcore.errors import BackendError
+from dlcore.errors import BackendError, KernelError
 
 
 class CpuBackend(NumpyBackend):
@@ -18,7 +18,7 @@ class CpuBackend(NumpyBackend):
 
 
 def load() -> CpuBackend:
-    """The backend. Raises BackendError when the extension was not built."""
+    """The backend. Raises BackendError when the extension was not built, KernelError when it is an older one."""
     try:
         from dlcore import _C
     except ImportError:
@@ -30,6 +30,9 @@ def load() -> CpuBackend:
         _C.set_isa(settings.get("ISA"))
     if settings.get("NUM_THREADS"):
         _C.set_num_threads(settings.get("NUM_THREADS"))
-    for family in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{family.name}")
+    try:
+        for family in pkgutil.iter_modules(__path__):
+            importlib.import_module(f"{__name__}.{family.name}")
+    except AttributeError as error:
+        raise KernelError(f"backend cpu: the C++ extension is an older build, make it anew ({error})") from None
     return CpuBackend()
