@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 TORCH  ?= torch==2.13.0
 # what the sanitizers watch: everything that calls the native extension
 NATIVE_TESTS := tests/test_native*.py tests/test_ops.py
@@ -19,10 +20,10 @@ demo: $(VENV)/.demo  ## train a small CNN on Fashion-MNIST; options in ARGS="--e
 	$(BIN)/python examples/fashion_mnist.py $(ARGS)
 
 test: lint  ## format, lint, types, and the quick tests
-	$(BIN)/python -m pytest -m "not slow and not torch" $(ARGS)
+	$(PYTEST) -m "not slow and not torch" $(ARGS)
 
 test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, agreement with PyTorch, sanitizers
-	$(BIN)/python -m pytest -m "slow or torch"
+	$(PYTEST) -m "slow or torch"
 	$(MAKE) --no-print-directory sanitize-address sanitize-thread
 
 lint: $(VENV)/.test  ## formatting, lint and types only

@@ -117,7 +117,10 @@ def test_fashion_mnist_is_fetched_once_into_the_cache(bare, monkeypatch):
     assert fashion_mnist.find_folder() == bare
 
 
-@pytest.mark.parametrize("wrong", [gzip.compress(FILES["train-labels-idx1-ubyte"] + b"x"), b"<html>", None])
+WRONG = {"longer": gzip.compress(FILES["train-labels-idx1-ubyte"] + b"x"), "html": b"<html>", "missing": None}
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
 def test_fashion_mnist_keeps_nothing_that_fails_its_checksum(bare, monkeypatch, wrong):
     files = {name: data for name, data in ZIPPED.items() if name != "train-labels-idx1-ubyte"}
     files |= {} if wrong is None else {"train-labels-idx1-ubyte": wrong}
