@@ -67,7 +67,7 @@ class Weights {
 // Working memory of one thread.
 template <class T>
 struct Space {
-  static constexpr Index kRoom = Pieces<T>::kPixels;
+  static constexpr Index kRoom = kPanelPixels<T>;
   T *panel, *planes, *results;  // the panel is aligned to vectors
   static DL_INLINE Index panel_size(const Correlation<T>& p) { return (kTermsPerBlock + p.taps() + 1) * kRoom; }
   static DL_INLINE Index planes_size(const Division<T>& d) { return d.image * d.images + kRoom; }
@@ -104,8 +104,8 @@ DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, 
     at[v] = target.base + pixel / per_image * target.image_step + pixel % per_image;
     whole = whole && pixel % per_image + W <= per_image;
   }
-  alignas(64) T buffer[kTileRows * Pieces<T>::kPixels];
-  tile.c_step = whole ? target.feature_step : Pieces<T>::kPixels;
+  alignas(64) T buffer[kTileRows * kPanelPixels<T>];
+  tile.c_step = whole ? target.feature_step : kPanelPixels<T>;
   for (Index i = 0; i < panels.count; ++i) {
     const int rows = panels.size(i);
     if (!whole && tile.add) move_tile<T, false>(buffer, rows, pixels, per_image, to);
@@ -152,15 +152,24 @@ void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& 
   for (Index c0 = 0; c0 < p.channels; c0 += step) {
     const T* planes = space.planes + c0 * channel_step;
     ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0, bias, c0 > 0};
-    for (Index begin = 0; begin < pixels; begin += Pieces<T>::kPixels) {
-      const Pixels some{begin, int(smaller<Index>(Pieces<T>::kPixels, pixels - begin))};
-      const Pieces<T> pieces(some, rows, cols, p.xs.places, job.d.image);
-      const bool direct = pieces.are_vectors();
-      if (!direct)
-        pack_patches(planes, tile.channels, channel_step, job.passes.offset(pass), pass.taps, pieces, space.panel);
-      tile.b_step = direct ? channel_step : pass.taps * Pieces<T>::kPixels;
+    for (Index begin = 0; begin < pixels; begin += kPanelPixels<T>) {
+      const Pixels some{begin, int(smaller<Index>(kPanelPixels<T>, pixels - begin))};
+      const int vectors = (some.count + lanes<T> - 1) / lanes<T>;
+      Walk walk(begin, rows, cols, p.xs.places, job.d.image);
+      Pieces<T> pieces[kTileVectors];
+      bool direct = true;
+      for (int v = 0; v < vectors; ++v) {
+        walk.take(smaller(lanes<T>, some.count - v * lanes<T>), &pieces[v]);
+        direct = direct && pieces[v].count == 1;
+      }
+      for (int v = 0; v < vectors; ++v) {
+        if (!direct)
+          pack_patches(planes, tile.channels, channel_step, job.passes.offset(pass), pass.taps, pieces[v],
+                       space.panel + v * lanes<T>);
+        tile.b[v] = direct ? planes + pieces[v].from[0] : space.panel + v * lanes<T>;
+      }
+      tile.b_step = direct ? channel_step : pass.taps * kPanelPixels<T>;
       tile.offset = direct ? job.passes.offset(pass) : job.passes.packed_offset();
-      for (int v = 0; v < kTileVectors; ++v) tile.b[v] = direct ? planes + pieces.from[v] : space.panel + v * lanes<T>;
       run_panel(job.weights.panels(), tile, some, rows * cols, target);
     }
     a += tile.channels * pass.taps * p.features;

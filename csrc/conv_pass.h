@@ -121,72 +121,87 @@ struct Target {
   Index image_step, feature_step;
 };
 
+template <class T>
+inline constexpr int kPanelPixels = kTileVectors * lanes<T>;
+
 // Consecutive pixels [begin, begin + count) of a unit's grid.
 struct Pixels {
   Index begin;
   int count;
 };
 
-// A panel's pixels as pieces of at most a vector that are contiguous in the planes.
+// A vector of pixels of a panel as pieces that are contiguous in the planes.
 template <class T>
 struct Pieces {
-  static constexpr int kPixels = kTileVectors * lanes<T>;  // of a panel
   int count = 0;
-  Index at[kPixels], from[kPixels];
+  int begin[lanes<T>], end[lanes<T>];  // lanes
+  Index from[lanes<T>];                // where lane 0 would lie in the planes
+};
 
-  DL_INLINE Pieces(Pixels pixels, Index rows, Index cols, Index row_step, Index image_step) {
-    Index image = pixels.begin / (rows * cols), row = pixels.begin / cols % rows, col = pixels.begin % cols;
-    for (int i = 0; i < pixels.count;) {
-      const int n = int(smaller<Index>(smaller<Index>(lanes<T>, pixels.count - i), cols - col));
-      at[count] = i;
-      from[count++] = image * image_step + row * row_step + col;
-      i += n, col += n;
+// Walks over the pixels of a unit's grid.
+struct Walk {
+  Index rows, cols, row_step, image_step;
+  Index image, row, col;
+
+  DL_INLINE Walk(Index pixel, Index rows, Index cols, Index row_step, Index image_step)
+      : rows(rows),
+        cols(cols),
+        row_step(row_step),
+        image_step(image_step),
+        image(pixel / (rows * cols)),
+        row(pixel / cols % rows),
+        col(pixel % cols) {}
+
+  // The next n pixels.
+  template <class T>
+  DL_INLINE void take(int n, Pieces<T>* pieces) {
+    pieces->count = 0;
+    for (int i = 0; i < n;) {
+      const int some = int(smaller<Index>(n - i, cols - col));
+      pieces->begin[pieces->count] = i, pieces->end[pieces->count] = i + some;
+      pieces->from[pieces->count++] = image * image_step + row * row_step + col - i;
+      i += some, col += some;
       if (col == cols) col = 0, ++row;
       if (row == rows) row = 0, ++image;
     }
   }
-  DL_INLINE bool are_vectors() const {
-    for (int i = 0; i < count; ++i)
-      if (at[i] != i * lanes<T>) return false;
-    return count <= kTileVectors;
-  }
 };
 
-// out[k*kPixels + i] = the term k of pixel i: `channels` channels of the taps at `offset`. Whole vectors are copied;
-// what is beyond a piece is overwritten by the next one, so `out` and the planes need a vector of room behind them.
+// out[k*kPanelPixels] = the terms of one vector of pixels: `channels` channels of the taps at `offset`. Whole vectors
+// are read, so the planes need as much room before and behind them.
 template <class T, int Count>
-DL_INLINE void pack_pieces(const T* planes, Index channels, Index channel_step, const Index* offset, Index taps,
-                           const Pieces<T>& pieces, T* out) {
-  Index at[Count], from[Count];
-  static_for<Count>([&](auto i) DL_INLINE_LAMBDA { at[i] = pieces.at[i], from[i] = pieces.from[i]; });
-  for (Index c = 0; c < channels; ++c, planes += channel_step)
-    for (Index t = 0; t < taps; ++t, out += Pieces<T>::kPixels) {
-      const T* tap = planes + offset[t];
-      static_for<Count>([&](auto i) DL_INLINE_LAMBDA { store(out + at[i], load(tap + from[i])); });
-    }
-}
-
-// f(I<n>()) if 1 <= n <= Most; whether that was so.
-template <int Most, class F>
-DL_INLINE bool with_count(int n, const F& f) {
-  bool done = false;
-  static_for<Most>([&](auto i) {
-    if (n == i + 1) f(I<decltype(i)() + 1>()), done = true;
+void pack_pieces(const T* planes, Index channels, Index channel_step, const Index* offset, Index taps,
+                 const Pieces<T>& pieces, T* out) {
+  Index from[Count];
+  LaneMask<T> mask[Count];
+  static_for<Count>([&](auto i) DL_INLINE_LAMBDA {
+    from[i] = pieces.from[i];
+    mask[i] = lane_mask<T>(pieces.begin[i], pieces.end[i]);
   });
-  return done;
+  for (Index c = 0; c < channels; ++c, planes += channel_step)
+    for (Index t = 0; t < taps; ++t, out += kPanelPixels<T>) {
+      const T* tap = planes + offset[t];
+      vec<T> x = load(tap + from[0]);
+      static_for<Count - 1>([&](auto i) DL_INLINE_LAMBDA { x = merge(x, tap + from[i + 1], mask[i + 1]); });
+      store(out, x);
+    }
 }
 
 template <class T>
 void pack_patches(const T* planes, Index channels, Index channel_step, const Index* offset, Index taps,
                   const Pieces<T>& pieces, T* out) {
-  const bool done = with_count<smaller(5, Pieces<T>::kPixels)>(pieces.count, [&](auto count) {
-    constexpr int n = decltype(count)();
-    pack_pieces<T, n>(planes, channels, channel_step, offset, taps, pieces, out);
-  });
-  if (done) return;
+  switch (pieces.count) {
+    case 1:
+      return pack_pieces<T, 1>(planes, channels, channel_step, offset, taps, pieces, out);
+    case 2:
+      return pack_pieces<T, 2>(planes, channels, channel_step, offset, taps, pieces, out);
+    case 3:
+      return pack_pieces < T, lanes<T><3 ? 2 : 3>(planes, channels, channel_step, offset, taps, pieces, out);
+  }
   for (Index c = 0; c < channels; ++c, planes += channel_step)
-    for (Index t = 0; t < taps; ++t, out += Pieces<T>::kPixels)
-      for (int i = 0; i < pieces.count; ++i) store(out + pieces.at[i], load(planes + offset[t] + pieces.from[i]));
+    for (Index t = 0; t < taps; ++t, out += kPanelPixels<T>)
+      for (int i = 0; i < pieces.count; ++i)
+        for (int j = pieces.begin[i]; j < pieces.end[i]; ++j) out[j] = planes[offset[t] + pieces.from[i] + j];
 }
 
 // Moves a tile of `rows` features between its places and a buffer, image by image.
@@ -200,7 +215,7 @@ void move_tile(T* tile, int rows, Pixels pixels, Index pixels_per_image, const T
     for (int m = 0; m < rows; ++m, to += target.feature_step)
       for (int j = 0; j < n; j += W) {
         const int some = smaller(W, n - j);
-        T* at = tile + m * Pieces<T>::kPixels + i + j;
+        T* at = tile + m * kPanelPixels<T> + i + j;
         Out ? store(to + j, load(at, some), some) : store(at, load(to + j, some), some);
       }
     i += n;

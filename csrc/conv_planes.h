@@ -6,32 +6,26 @@
 namespace dlcore {
 namespace DL_ISA {
 
-// At most a vector of the `rest` elements at p.
+// to[i] = from[i*step] for begin <= i < end, else 0, for i < n. Writes whole vectors: up to one beyond n.
 template <class T>
-DL_INLINE vec<T> load_some(const T* p, Index rest) {
-  return rest >= lanes<T> ? load(p) : load(p, larger<Index>(0, rest));
-}
-
-// These two write whole vectors: up to one beyond `n` elements.
-template <class T>
-DL_INLINE void fill(T* to, Index n, T value) {
-  for (Index i = 0; i < n; i += lanes<T>) store(to + i, broadcast(value));
-}
-
-// to[i] = from[i*step], i < n
-template <class T>
-DL_INLINE void copy_every(const T* from, Index step, Index n, T* to) {
+DL_INLINE void copy_every(const T* from, Index step, Index begin, Index end, Index n, T* to) {
   constexpr Index W = lanes<T>;
-  if (step > 2)
-    for (Index i = 0; i < n; ++i) to[i] = from[i * step];
-  else if (step == 2)
-    for (Index i = 0; i < n; i += W) {
-      const Index rest = 2 * (n - i) - 1;
-      const vec<T> a = load_some(from + 2 * i, rest), b = load_some(from + 2 * i + W, rest - W);
-      store(to + i, even_of<T>(a, b));
+  for (Index i = 0; i < n; i += W, to += W) {
+    const int first = int(larger<Index>(0, smaller(W, begin - i))), last = int(larger<Index>(0, smaller(W, end - i)));
+    const T* p = from + i * step;
+    if (first >= last) {
+      store(to, vec<T>{});
+    } else if (step == 1) {
+      store(to, last - first == W ? load(p) : load(p, first, last));
+    } else if (step == 2) {
+      const int half = int(W) / 2, both = 2 * last - 1;  // of the elements of two vectors, up to the last one wanted
+      const vec<T> a = load(p, smaller(2 * first, 2 * half), smaller(both, 2 * half));
+      const vec<T> b = load(p + W, larger(2 * first - 2 * half, 0), larger(both - 2 * half, 0));
+      store(to, even_of<T>(a, b));
+    } else {
+      for (int j = 0; j < W; ++j) to[j] = j >= first && j < last ? p[j * step] : T(0);
     }
-  else
-    for (Index i = 0; i < n; i += W) store(to + i, load_some(from + i, n - i));
+  }
 }
 
 // The rows [row, row + rows) of the plane whose place (0, 0) is source element (y0, x0).
@@ -44,11 +38,8 @@ void fill_plane(const Axis& ys, const Axis& xs, const T* image, Index y0, Index 
   const Index begin = place(0), end = place(xs.source);
   for (Index j = row; j < row + rows; ++j, plane += xs.places) {
     const Index y = j * ys.step + y0;
-    const bool inside = y >= 0 && y < ys.source && begin < end;
-    fill(plane, inside ? begin : xs.places, T(0));
-    if (!inside) continue;
-    copy_every(image + y * xs.source + begin * xs.step + x0, xs.step, end - begin, plane + begin);
-    fill(plane + end, xs.places - end, T(0));
+    const bool inside = y >= 0 && y < ys.source;
+    copy_every(image + y * xs.source + x0, xs.step, begin, inside ? end : 0, xs.places, plane);
   }
 }
 

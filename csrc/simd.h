@@ -122,6 +122,47 @@ DL_INLINE void store(T* p, vec<T> v, Index n) {
 }
 #endif
 
+// merge(x, p, lane_mask<T>(begin, end)): x, but for its lanes begin <= i < end, which are p[i]. All of p may be read.
+#if defined(__AVX512F__)
+template <class T>
+using LaneMask = unsigned;
+template <class T>
+DL_INLINE LaneMask<T> lane_mask(int begin, int end) {
+  return (1u << end) - (1u << begin);
+}
+DL_INLINE vec<float> merge(vec<float> x, const float* p, unsigned mask) {
+  return (vec<float>)_mm512_mask_loadu_ps((__m512)x, __mmask16(mask), p);
+}
+DL_INLINE vec<double> merge(vec<double> x, const double* p, unsigned mask) {
+  return (vec<double>)_mm512_mask_loadu_pd((__m512d)x, __mmask8(mask), p);
+}
+#else
+template <class T>
+using LaneMask = decltype(vec<T>{} < vec<T>{});
+template <class T>
+DL_INLINE LaneMask<T> lane_mask(int begin, int end) {
+  LaneMask<T> mask = {};
+  for (int i = 0; i < lanes<T>; ++i) mask[i] = i >= begin && i < end ? -1 : 0;
+  return mask;
+}
+template <class T>
+DL_INLINE vec<T> merge(vec<T> x, const T* p, LaneMask<T> mask) {
+  return mask ? load(p) : x;
+}
+#endif
+
+// The elements p[i] for begin <= i < end, zero in the other lanes; no byte of those is touched.
+template <class T>
+DL_INLINE vec<T> load(const T* p, int begin, int end) {
+#if defined(__AVX512F__)
+  return merge(vec<T>{}, p, lane_mask<T>(begin, end));
+#else
+  vec<T> v = {};
+  for (int i = begin; i < end; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+
 // ---- arithmetic. fma rounds once where the instruction set can. max and min return b if either is NaN.
 
 #if defined(__AVX512F__)
