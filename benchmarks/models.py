@@ -60,6 +60,6 @@ def twins(name: str) -> tuple[Any, Any]:
     torch.manual_seed(0)
     theirs = layers(torch.nn, name)
     ours = layers(nn, name)
-    state = {k: dl.tensor(v.numpy()) for k, v in theirs.state_dict().items() if "num_batches" not in k}
+    state = {k: dl.tensor(v.numpy()) for k, v in theirs.state_dict().items()}
     ours.load_state_dict(state)
     return ours, theirs
