@@ -11,6 +11,7 @@ namespace dlcore {
 void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_norm(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_random(py::module_& m);
 void bind_reduce(py::module_& m);
@@ -212,26 +213,6 @@ PyMethodDef matmul_method = {"matmul", reinterpret_cast<PyCFunction>(reinterpret
 
 void bind_gemm(py::module_& m) { add_function(m, &matmul_method); }
 
-// ---- vmath
-
-void bind_vmath(py::module_& m) {
-  m.def(
-      "vmath",
-      [](const std::string& name, py::array_t<float, py::array::c_style | py::array::forcecast> x) {
-        const VmathKernels& k = kernels().vmath;
-        const std::pair<const char*, VmathKernels::Map> maps[] = {
-            {"exp", k.exp}, {"log", k.log}, {"tanh", k.tanh}, {"sigmoid", k.sigmoid}, {"erf", k.erf}, {"gelu", k.gelu}};
-        for (const auto& [known, map] : maps)
-          if (name == known) {
-            py::array_t<float> y(x.size());
-            map(x.size(), x.data(), y.mutable_data());
-            return y;
-          }
-        throw py::value_error("vmath: unknown function '" + name + "'");
-      },
-      py::arg("name"), py::arg("x"), "A float32 function of simd_math.h, of each element of x (flattened).");
-}
-
 }  // namespace
 }  // namespace dlcore
 
@@ -241,11 +222,11 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_memory(m);
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
+  dlcore::bind_norm(m);
   dlcore::bind_optim(m);
   dlcore::bind_random(m);
   dlcore::bind_reduce(m);
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
   dlcore::bind_pool(m);
-  dlcore::bind_vmath(m);
 }

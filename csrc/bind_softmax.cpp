@@ -64,10 +64,59 @@ DL_FUNCTION(gradient, log_softmax_grad)
 PyMethodDef methods[] = {DL_METHOD(softmax), DL_METHOD(log_softmax), DL_METHOD(softmax_grad),
                          DL_METHOD(log_softmax_grad)};
 
+// ---- cross-entropy
+
+CrossEntropy problem(const char* name, const Array& logits, const py::object& labels, long long ignored,
+                     double smoothing, const std::string& reduction) {
+  const Rows size(logits, name);
+  const Array of(labels.ptr(), name);
+  if (of.type() != kInt64 || !of.contiguous() || !of.native() || !of.aligned() || logits.ndim() != 2 ||
+      of.size() != logits.dim(0))
+    throw py::value_error(std::string(name) + ": expected logits[N,C] and contiguous int64 labels[N]");
+  require(reduction == "none" || reduction == "mean" || reduction == "sum", "cross_entropy: unknown reduction");
+  const Mean kind = reduction == "none" ? Mean::none : reduction == "mean" ? Mean::mean : Mean::sum;
+  const auto* first = static_cast<const long long*>(of.data());
+  return {logits.dim(0), size.n, logits.data(), first, ignored, smoothing, kind, nullptr, nullptr};
+}
+
+py::tuple cross_entropy(const py::object& logits, const py::object& labels, long long ignored, double smoothing,
+                        const std::string& reduction) {
+  const Array x(logits.ptr(), "cross_entropy");
+  CrossEntropy p = problem("cross_entropy", x, labels, ignored, smoothing, reduction);
+  require(p.n > 0, "cross_entropy: there are no classes");
+  const py::object lse = new_array(x.type(), 1, x.dims(), &p.lse);
+  const py::object loss = new_array(x.type(), p.reduction == Mean::none, x.dims(), &p.loss);
+  unlocked_if_large(x.size(), [&] { kernels_of(x.type()).cross_entropy(p); });
+  return py::make_tuple(lse, loss);
+}
+
+py::object cross_entropy_grad(const py::object& g_lse, const py::object& g_loss, const py::object& logits,
+                              const py::object& lse, const py::object& labels, long long ignored, double smoothing,
+                              const std::string& reduction) {
+  const char* const name = "cross_entropy_grad";
+  const Array x(logits.ptr(), name), to_lse(g_lse.ptr(), name), to_loss(g_loss.ptr(), name), known(lse.ptr(), name);
+  CrossEntropyGrad p{problem(name, x, labels, ignored, smoothing, reduction), to_lse.data(), to_loss.data(), nullptr};
+  for (const Array* a : {&to_lse, &to_loss, &known})
+    if (a->type() != x.type() || !a->contiguous() || !a->aligned() || !a->native())
+      throw py::type_error(std::string(name) + ": expected contiguous arrays of one dtype");
+  require(to_lse.size() == p.of.rows && known.size() == p.of.rows &&
+              to_loss.size() == (p.of.reduction == Mean::none ? p.of.rows : 1),
+          "cross_entropy_grad: an operand has the wrong size");
+  p.of.lse = known.data();
+  const py::object made = new_array(x.type(), 2, x.dims(), &p.dlogits);
+  unlocked_if_large(x.size(), [&] { kernels_of(x.type()).cross_entropy_grad(p); });
+  return made;
+}
+
 }  // namespace
 
 void bind_softmax(py::module_& m) {
   for (PyMethodDef& method : methods) add_function(m, &method);
+  using py::arg;
+  m.def("cross_entropy", cross_entropy, arg("logits"), arg("labels"), arg("ignore_index") = -100,
+        arg("label_smoothing") = 0.0, arg("reduction") = "mean");
+  m.def("cross_entropy_grad", cross_entropy_grad, arg("g_lse"), arg("g_loss"), arg("logits"), arg("lse"), arg("labels"),
+        arg("ignore_index") = -100, arg("label_smoothing") = 0.0, arg("reduction") = "mean");
 }
 
 }  // namespace dlcore

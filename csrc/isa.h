@@ -7,24 +7,24 @@
 #include "conv.h"
 #include "elementwise.h"
 #include "gemm.h"
+#include "norm.h"
 #include "optim.h"
 #include "pool.h"
 #include "random.h"
 #include "reduce.h"
 #include "softmax.h"
-#include "vmath.h"
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
   X(conv)              \
   X(elementwise)       \
   X(gemm)              \
+  X(norm)              \
   X(optim)             \
   X(pool)              \
   X(random)            \
   X(reduce)            \
-  X(softmax)           \
-  X(vmath)
+  X(softmax)
 
 namespace dlcore {
 
@@ -32,12 +32,12 @@ struct Kernels {
   ConvKernels conv;
   ElementwiseKernels elementwise;
   GemmKernels gemm;
+  NormKernels norm;
   OptimKernels optim;
   PoolKernels pool;
   RandomKernels random;
   ReduceKernels reduce;
   SoftmaxKernels softmax;
-  VmathKernels vmath;
 };
 
 const Kernels& kernels();  // of the instruction set in use

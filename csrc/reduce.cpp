@@ -13,28 +13,32 @@ constexpr Index kColumns = 256;  // columns whose results a unit holds
 constexpr Index kChunk = 32768;  // elements worth a unit
 constexpr Index kMaxChunks = 64;
 
-// ---- what is done with an element: identity, and the state after it
+// ---- what is done with an element x (and y, where kPairs): the state before all, and after one more
 
 struct Sum {
+  static constexpr bool kPairs = false;
   static constexpr double first = 0;
-  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return s + x; }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide, Wide) { return s + x; }
   DL_INLINE static Wide join(Wide s, Wide t) { return s + t; }
 };
-struct Squares : Sum {
-  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return s + x * x; }
-};
 struct Deviations : Sum {
-  DL_INLINE static Wide add(Wide s, Wide x, Wide shift) { return s + (x - shift) * (x - shift); }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide, Wide shift) { return s + (x - shift) * (x - shift); }
+};
+struct Products : Sum {
+  static constexpr bool kPairs = true;
+  DL_INLINE static Wide add(Wide s, Wide x, Wide y, Wide shift) { return s + x * (y - shift); }
 };
 struct Max {
+  static constexpr bool kPairs = false;
   static constexpr double first = -__builtin_inf();
   DL_INLINE static Wide join(Wide s, Wide x) { return (s > x) | (s != s) ? s : x; }
-  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return join(s, x); }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide, Wide) { return join(s, x); }
 };
 struct Min {
+  static constexpr bool kPairs = false;
   static constexpr double first = __builtin_inf();
   DL_INLINE static Wide join(Wide s, Wide x) { return (s < x) | (s != s) ? s : x; }
-  DL_INLINE static Wide add(Wide s, Wide x, Wide) { return join(s, x); }
+  DL_INLINE static Wide add(Wide s, Wide x, Wide, Wide) { return join(s, x); }
 };
 
 template <class F>
@@ -59,19 +63,29 @@ Part part_of(const Reduction& r, Index c, Index chunks) {
   return {0, r.a, r.b * c / chunks, r.b * (c + 1) / chunks};
 }
 
+// The second operand at the place of x, where there is one.
+template <class T, class F, class... N>
+DL_INLINE Wide second(const Reduction& r, const T* x, N... n) {
+  if constexpr (F::kPairs) return widen(static_cast<const T*>(r.y) + (x - static_cast<const T*>(r.x)), n...);
+  else return Wide{};
+}
+
 template <class T, class F>
 double reduce_rows(const Reduction& r, const Part& part, Index k) {
   const Wide shift = broadcast(r.shift == nullptr ? 0 : r.shift[k]);
   Wide s[4] = {broadcast(F::first), broadcast(F::first), broadcast(F::first), broadcast(F::first)};
+  const auto add = [&](Wide& state, const T* x)
+                       DL_INLINE_LAMBDA { state = F::add(state, widen(x), second<T, F>(r, x), shift); };
   for (Index a = part.a0; a < part.a1; ++a) {
     const T* x = static_cast<const T*>(r.x) + (a * r.k + k) * r.b;
     Index i = part.b0;
     for (; i + 4 * kWide <= part.b1; i += 4 * kWide)
-      static_for<4>([&](auto u) DL_INLINE_LAMBDA { s[u] = F::add(s[u], widen(x + i + u * kWide), shift); });
-    for (; i + kWide <= part.b1; i += kWide) s[0] = F::add(s[0], widen(x + i), shift);
-    for (; i < part.b1; ++i) {
-      const Wide next = F::add(broadcast(s[1][0]), broadcast(double(x[i])), shift);
-      s[1][0] = next[0];
+      static_for<4>([&](auto u) DL_INLINE_LAMBDA { add(s[u], x + i + u * kWide); });
+    for (; i + kWide <= part.b1; i += kWide) add(s[0], x + i);
+    if (i < part.b1) {
+      const Wide next = F::add(s[1], widen(x + i, part.b1 - i), second<T, F>(r, x + i, part.b1 - i), shift);
+      for (int lane = 0; lane < kWide; ++lane)
+        if (lane < part.b1 - i) s[1][lane] = next[lane];
     }
   }
   return join_lanes<F>(F::join(F::join(s[0], s[1]), F::join(s[2], s[3])));
@@ -85,11 +99,14 @@ void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Ind
     for (Index b = part.b0; b < part.b1; ++b) {
       const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l0;
       Index j = 0;
-      for (; j + kWide <= n; j += kWide)
-        store(out + j, F::add(load(out + j), widen(x + j), shift == nullptr ? Wide{} : load(shift + j)));
+      for (; j + kWide <= n; j += kWide) {
+        const Wide off = shift == nullptr ? Wide{} : load(shift + j);
+        store(out + j, F::add(load(out + j), widen(x + j), second<T, F>(r, x + j), off));
+      }
       if (j < n) {
         const Wide off = shift == nullptr ? Wide{} : load(shift + j, n - j);
-        store(out + j, F::add(load(out + j, n - j), widen(x + j, n - j), off), n - j);
+        const Wide before = load(out + j, n - j), y = second<T, F>(r, x + j, n - j);
+        store(out + j, F::add(before, widen(x + j, n - j), y, off), n - j);
       }
     }
 }
@@ -155,8 +172,8 @@ void locate_rows(Index rows, Index n, const void* x, long long* index) {
 
 template <class T>
 ReduceKernels::Of of() {
-  return {reduce<T, Sum>, reduce<T, Squares>,  reduce<T, Deviations>, reduce<T, Max>,
-          reduce<T, Min>, locate_rows<T, Max>, locate_rows<T, Min>};
+  return {reduce<T, Sum>,      reduce<T, Max>,      reduce<T, Min>,     reduce<T, Deviations>,
+          reduce<T, Products>, locate_rows<T, Max>, locate_rows<T, Min>};
 }
 
 }  // namespace

@@ -11,7 +11,8 @@ namespace dlcore {
 struct Reduction {
   const void* x;
   std::ptrdiff_t a, k, b, l;
-  const double* shift = nullptr;  // [K, L], what `deviations` subtracts
+  const double* shift = nullptr;  // [K, L], what `deviations` and `products` subtract
+  const void* y = nullptr;        // of x's shape, for `products`
   std::ptrdiff_t outputs() const { return k * l; }
   std::ptrdiff_t length() const { return a * b; }
 };
@@ -20,8 +21,9 @@ struct ReduceKernels {
   using Run = void (*)(const Reduction&, double* result);  // result[K, L]
   using Locate = void (*)(std::ptrdiff_t rows, std::ptrdiff_t n, const void* x, long long* index);
   struct Of {
-    Run sum, squares, deviations, max, min;  // squares: sum of x^2; deviations: sum of (x - shift)^2
-    Locate argmax, argmin;                   // per row of n > 0: index of the first extreme, or of the first NaN
+    Run sum, max, min;
+    Run deviations, products;  // sums of (x - shift)^2 and x * (y - shift)
+    Locate argmax, argmin;     // per row of n > 0: index of the first extreme, or of the first NaN
   } f32, f64;
 };
 

@@ -1,6 +1,7 @@
 #include "softmax.h"
 
 #include "isa.h"
+#include "memory.h"
 #include "parallel.h"
 #include "simd_math.h"
 #include "wide.h"
@@ -103,9 +104,86 @@ void log_softmax_grad(Index rows, Index n, const void* dys, const void* ys, void
   });
 }
 
+// ---- cross-entropy
+
+template <class T>
+DL_INLINE double sum_of_exp(Index n, const T* x, T shift) {
+  Wide s[2] = {};
+  T e[lanes<T>];
+  for (Index i = 0; i < n; i += lanes<T>) {
+    const Index count = smaller<Index>(lanes<T>, n - i);
+    store(e, exp((count == lanes<T> ? load(x + i) : load(x + i, count)) - shift));
+    for (int half = 0; half < lanes<T> / kWide; ++half)
+      s[half] += count == lanes<T> ? widen(e + half * kWide) : widen(e + half * kWide, count - half * kWide);
+  }
+  return sum<double>(s[0] + s[1]);
+}
+
+// What a row's loss and gradient are made of: t is `even` everywhere, and `hot` more at the label.
+struct Targets {
+  double hot, even, total;
+};
+Targets targets_of(const CrossEntropy& p, Index row) {
+  const long long label = p.labels[row];
+  if (label == p.ignored) return {0, 0, 0};
+  const double hot = label >= 0 && label < p.n ? 1 - p.smoothing : 0;
+  return {hot, p.smoothing / double(p.n), hot + p.smoothing};
+}
+
+double divisor_of(const CrossEntropy& p) {
+  if (p.reduction != Mean::mean) return 1;
+  Index counted = 0;
+  for (Index i = 0; i < p.rows; ++i) counted += p.labels[i] != p.ignored && p.labels[i] >= 0 && p.labels[i] < p.n;
+  return double(counted);
+}
+
+template <class T>
+void cross_entropy(const CrossEntropy& p) {
+  const Scratch scratch(std::size_t(p.rows + 1) * sizeof(double));
+  double* losses = static_cast<double*>(scratch.data());
+  for_rows(p.rows, p.n, [=](Index start) {
+    const Index row = start / p.n;
+    const T* x = static_cast<const T*>(p.logits) + start;
+    const T shift = shift_of(p.n, x);
+    const double total = sum_of_exp(p.n, x, shift);
+    const double lse = total == 0 ? __builtin_nan("") : ::log(total) + double(shift);
+    const Targets t = targets_of(p, row);
+    double loss = 0;
+    if (t.hot != 0) loss += t.hot * (lse - double(x[p.labels[row]]));
+    if (t.even != 0) loss += t.even * (double(p.n) * lse - sum_of(p.n, x));
+    static_cast<T*>(p.lse)[row] = T(lse);
+    losses[row] = loss;
+  });
+  T* out = static_cast<T*>(p.loss);
+  if (p.reduction == Mean::none) {
+    for (Index i = 0; i < p.rows; ++i) out[i] = T(losses[i]);
+    return;
+  }
+  double sum = 0;
+  for (Index i = 0; i < p.rows; ++i) sum += losses[i];
+  *out = T(sum / divisor_of(p));
+}
+
+template <class T>
+void cross_entropy_grad(const CrossEntropyGrad& p) {
+  const double divisor = divisor_of(p.of);
+  for_rows(p.of.rows, p.of.n, [=](Index start) {
+    const Index row = start / p.of.n;
+    const T* x = static_cast<const T*>(p.of.logits) + start;
+    T* dx = static_cast<T*>(p.dlogits) + start;
+    const Targets t = targets_of(p.of, row);
+    const double scale = double(static_cast<const T*>(p.g_loss)[p.of.reduction == Mean::none ? row : 0]) / divisor;
+    const T factor = T(scale * t.total + double(static_cast<const T*>(p.g_lse)[row])), even = T(scale * t.even);
+    const T lse = static_cast<const T*>(p.of.lse)[row];
+    map_row(p.of.n, dx,
+            [=](Index i, auto count) DL_INLINE_LAMBDA { return exp(load(x + i, count) - lse) * factor - even; });
+    if (t.hot != 0) dx[p.of.labels[row]] -= T(scale * t.hot);
+  });
+}
+
 template <class T>
 SoftmaxKernels::Of of() {
-  return {softmax<T>, log_softmax<T>, softmax_grad<T>, log_softmax_grad<T>};
+  return {softmax<T>, log_softmax<T>, softmax_grad<T>, log_softmax_grad<T>, cross_entropy<T>, cross_entropy_grad<T>};
 }
 
 }  // namespace

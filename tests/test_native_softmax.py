@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
+from dlcore import testing
+from dlcore.op import OPS
+
 _C = pytest.importorskip("dlcore._C", reason="the native extension is not built")
 
 TOLERANCE = {np.float32: 4e-7, np.float64: 1e-15}
+CROSS = [
+    {}, {"label_smoothing": 0.2}, {"reduction": "sum"}, {"reduction": "none", "ignore_index": 2}, {"ignore_index": 2}
+]  # fmt: skip
 LENGTHS = [1, 2, 7, 8, 10, 16, 17, 33, 63, 64, 1000]
 
 
@@ -71,3 +77,27 @@ def test_bits_do_not_depend_on_threads(shape, isa, threads):
 def test_other_arrays_are_refused(bad):
     with pytest.raises((ValueError, TypeError), match=r"^softmax: expected"):
         _C.softmax(np.asarray(bad))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("n", [3, 10, 16, 1000])
+@pytest.mark.parametrize("attrs", CROSS)
+def test_cross_entropy_agrees_with_the_reference_in_float64(attrs, n, dtype, isa):
+    logits, labels = rand(9, n, dtype=dtype), np.arange(9) % n
+    lse, loss = _C.cross_entropy(logits, labels, **attrs)
+    want = testing.oracle(OPS["cross_entropy"], [logits, labels, None], attrs)
+    np.testing.assert_allclose(lse, want[0], rtol=4 * TOLERANCE[dtype])
+    np.testing.assert_allclose(loss, want[1], rtol=4 * TOLERANCE[dtype], atol=16 * TOLERANCE[dtype])
+    g_lse, g_loss = rand(9, dtype=dtype), np.asarray(rand(*loss.shape, dtype=dtype))
+    got = _C.cross_entropy_grad(g_lse, g_loss, logits, lse, labels, **attrs)
+    want = testing.oracle(OPS["cross_entropy_grad"], [g_lse, g_loss, logits, lse, labels, None], attrs)
+    np.testing.assert_allclose(got, want[0], atol=16 * TOLERANCE[dtype])
+
+
+def test_labels_outside_the_classes_touch_no_other_memory():
+    logits = rand(3, 4)
+    labels = np.array([-1, 4, 10**12])
+    loss = _C.cross_entropy(logits, labels, reduction="none")[1]
+    np.testing.assert_array_equal(loss, [0, 0, 0])
+    dx = _C.cross_entropy_grad(loss, loss + 1, logits, loss, labels, reduction="none")
+    np.testing.assert_array_equal(dx, np.zeros((3, 4)))

@@ -1,4 +1,4 @@
-"""Softmax and its logarithm on `_C`, with their gradients."""
+"""Softmax, its logarithm and the cross-entropy of labels on `_C`, with their gradients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from dlcore import _C
 from dlcore.backends.cpu.elementwise import refuse_all_but_f32_f64
-from dlcore.dispatch import implement
+from dlcore.dispatch import Call, implement
 
 Array = np.ndarray[Any, Any]
 
@@ -27,3 +27,28 @@ def _along(kernel: Callable[..., Array]) -> Callable[..., Array]:
 
 for _name in ("softmax", "log_softmax", "softmax_grad", "log_softmax_grad"):
     implement(_name, "cpu", refuse=refuse_all_but_f32_f64)(_along(getattr(_C, _name)))
+
+
+def _refuse_cross_entropy(call: Call) -> str | None:
+    shapes = {o.name: shape for o, shape in zip(call.op.signature.operands, call.shapes, strict=True)}
+    if shapes["weight"] is not None or len(shapes["logits"] or ()) != 2:
+        return "no kernel for class weights or axes after the classes"
+    return refuse_all_but_f32_f64(call)
+
+
+@implement("cross_entropy", "cpu", refuse=_refuse_cross_entropy)
+def cross_entropy(logits: Array, labels: Array, weight: None, **attrs: Any) -> tuple[Array, Array]:
+    """Logsumexp and loss."""
+    out: tuple[Array, Array] = _C.cross_entropy(
+        np.ascontiguousarray(logits), np.ascontiguousarray(labels, np.int64), **attrs
+    )
+    return out
+
+
+@implement("cross_entropy_grad", "cpu", refuse=_refuse_cross_entropy)
+def cross_entropy_grad(*operands: Array | None, **attrs: Any) -> Array:
+    """Gradient for the logits, from those of logsumexp and loss."""
+    *floats, labels, _weight = operands
+    dense = [np.asarray(x, order="C") for x in floats]
+    out: Array = _C.cross_entropy_grad(*dense, np.ascontiguousarray(labels, np.int64), **attrs)
+    return out

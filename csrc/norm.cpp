@@ -1,0 +1,333 @@
+#include "norm.h"
+
+#include "isa.h"
+#include "memory.h"
+#include "parallel.h"
+#include "simd_math.h"
+#include "wide.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr Index kGrain = 16384;  // elements worth a thread
+
+const ReduceKernels::Of& reductions(const float*) { return kernels().reduce.f32; }
+const ReduceKernels::Of& reductions(const double*) { return kernels().reduce.f64; }
+
+// Working arrays of one call, taken from one block.
+class Arrays {
+ public:
+  explicit Arrays(Index doubles) : scratch_(std::size_t(doubles + 1) * sizeof(double)) {}
+  template <class T>
+  T* take(Index n) {
+    T* p = reinterpret_cast<T*>(static_cast<double*>(scratch_.data()) + used_);
+    used_ += n;
+    return p;
+  }
+
+ private:
+  const Scratch scratch_;
+  Index used_ = 0;
+};
+
+template <class T>
+double value(const void* p, Index i, double otherwise) {
+  return p == nullptr ? otherwise : double(static_cast<const T*>(p)[i]);
+}
+
+// ---- lines: x[lines, n] with coefficients by line (repeating after `period`), or by column
+
+template <class T, bool by_column>
+struct Coefficient {
+  const T* values;
+  DL_INLINE vec<T> at(Index line, Index i, Index n) const {
+    if constexpr (!by_column) return broadcast(values[line]);
+    return n == lanes<T> ? load(values + i) : load(values + i, n);
+  }
+};
+
+template <class T>
+DL_INLINE vec<T> part(const T* x, Index n) {
+  return n == lanes<T> ? load(x) : load(x, n);
+}
+template <class T>
+DL_INLINE void put(T* y, vec<T> v, Index n) {
+  if (n == lanes<T>) store(y, v);
+  else store(y, v, n);
+}
+
+// f(line mod period, position in the line, position in the array, count) for each vector
+template <class T, class F>
+void for_lines(Index lines, Index n, Index period, const F& f) {
+  if (n == 0) return;
+  parallel_for(0, lines, kGrain / n + 1, [&](Index begin, Index end) {
+    for (Index line = begin; line < end; ++line) {
+      const Index c = line % period, start = line * n;
+      Index i = 0;
+      for (; i + lanes<T> <= n; i += lanes<T>) f(c, i, start + i, lanes<T>);
+      if (i < n) f(c, i, start + i, n - i);
+    }
+  });
+}
+
+// y = (x - centre) * rate + shift
+template <class T, bool by_column>
+void normalise(Index lines, Index n, Index period, const T* x, const T* centre, const T* rate, const T* shift, T* y) {
+  const Coefficient<T, by_column> m{centre}, a{rate}, b{shift};
+  for_lines<T>(lines, n, period, [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
+    put(y + at, (part(x + at, count) - m.at(c, i, count)) * a.at(c, i, count) + b.at(c, i, count), count);
+  });
+}
+
+// dx = a * dy - k * (x - centre) - b
+template <class T, bool by_column>
+void unnormalise(Index lines, Index n, Index period, const T* dy, const T* x, const T* centre, const T* a, const T* k,
+                 const T* b, T* dx) {
+  const Coefficient<T, by_column> m{centre}, ca{a}, ck{k}, cb{b};
+  for_lines<T>(lines, n, period, [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
+    const vec<T> off = part(x + at, count) - m.at(c, i, count);
+    put(dx + at, ca.at(c, i, count) * part(dy + at, count) - ck.at(c, i, count) * off - cb.at(c, i, count), count);
+  });
+}
+
+// Lines of x[N, C, S] by channel; where S is 1, rows of channels.
+template <class T, class... P>
+void normalise_channels(Index n, Index c, Index s, P... pointers) {
+  if (s == 1) normalise<T, true>(n, c, 1, pointers...);
+  else normalise<T, false>(n * c, s, c, pointers...);
+}
+template <class T, class... P>
+void unnormalise_channels(Index n, Index c, Index s, P... pointers) {
+  if (s == 1) unnormalise<T, true>(n, c, 1, pointers...);
+  else unnormalise<T, false>(n * c, s, c, pointers...);
+}
+
+Reduction by_channel(const void* x, Index n, Index c, Index s) {
+  if (s == 1) return {x, 1, 1, n, c};
+  return {x, n, c, s, 1};
+}
+
+// mean and sum of squared deviations of each output of r, over its length
+void moments(const ReduceKernels::Of& reduce, Reduction r, double* mean, double* deviations) {
+  const double length = r.length() > 0 ? double(r.length()) : 1;
+  reduce.sum(r, mean);
+  for (Index i = 0; i < r.outputs(); ++i) mean[i] /= length;
+  r.shift = mean;
+  reduce.deviations(r, deviations);
+}
+
+// ---- batch norm
+
+template <class T>
+void batch(const ChannelNorm& p) {
+  const T* x = static_cast<const T*>(p.x);
+  Arrays arrays(5 * p.c);
+  double *mean = arrays.take<double>(p.c), *var = arrays.take<double>(p.c);
+  T *centre = arrays.take<T>(p.c), *rate = arrays.take<T>(p.c), *shift = arrays.take<T>(p.c);
+  const Reduction all = by_channel(x, p.n, p.c, p.s);
+  moments(reductions(x), all, mean, var);
+  for (Index c = 0; c < p.c; ++c) {
+    var[c] /= all.length() > 0 ? double(all.length()) : 1;
+    static_cast<T*>(p.mean)[c] = centre[c] = T(mean[c]);
+    static_cast<T*>(p.var)[c] = T(var[c]);
+    rate[c] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(var[c] + p.eps));
+    shift[c] = T(value<T>(p.bias, c, 0));
+  }
+  normalise_channels<T>(p.n, p.c, p.s, x, centre, rate, shift, static_cast<T*>(p.y));
+}
+
+template <class T>
+void inference(const ChannelNorm& p) {
+  Arrays arrays(2 * p.c);
+  T *rate = arrays.take<T>(p.c), *shift = arrays.take<T>(p.c);
+  for (Index c = 0; c < p.c; ++c) {
+    rate[c] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(value<T>(p.var, c, 1) + p.eps));
+    shift[c] = T(value<T>(p.bias, c, 0));
+  }
+  normalise_channels<T>(p.n, p.c, p.s, static_cast<const T*>(p.x), static_cast<const T*>(p.mean), rate, shift,
+                        static_cast<T*>(p.y));
+}
+
+template <class T>
+void batch_grad(const ChannelNormGrad& p) {
+  const T *dy = static_cast<const T*>(p.dy), *x = static_cast<const T*>(p.x), *mean = static_cast<const T*>(p.mean);
+  Arrays arrays(6 * p.c);
+  double *shift = arrays.take<double>(p.c), *total = arrays.take<double>(p.c), *along = arrays.take<double>(p.c);
+  T *a = arrays.take<T>(p.c), *k = arrays.take<T>(p.c), *b = arrays.take<T>(p.c);
+  for (Index c = 0; c < p.c; ++c) shift[c] = double(mean[c]);
+  Reduction r = by_channel(dy, p.n, p.c, p.s);
+  reductions(x).sum(r, total);
+  r.shift = shift, r.y = x;
+  reductions(x).products(r, along);
+  const double count = r.length() > 0 ? double(r.length()) : 1;
+  for (Index c = 0; c < p.c; ++c) {
+    const double rate = 1 / __builtin_sqrt(value<T>(p.var, c, 1) + p.eps), scaled = rate * value<T>(p.scale, c, 1);
+    static_cast<T*>(p.dbias)[c] = T(total[c]);
+    static_cast<T*>(p.dscale)[c] = T(along[c] * rate);
+    a[c] = T(scaled);
+    k[c] = T((scaled * rate * rate * along[c] - 2 * value<T>(p.dvar, c, 0)) / count);
+    b[c] = T((scaled * total[c] - value<T>(p.dmean, c, 0)) / count);
+  }
+  unnormalise_channels<T>(p.n, p.c, p.s, dy, x, mean, a, k, b, static_cast<T*>(p.dx));
+}
+
+// ---- group norm: lines are the channels of each example
+
+template <class T>
+void group(const ChannelNorm& p) {
+  const T* x = static_cast<const T*>(p.x);
+  const Index sets = p.n * p.groups, lines = p.n * p.c, each = p.c / p.groups;
+  Arrays arrays(2 * sets + 3 * lines);
+  double *mean = arrays.take<double>(sets), *var = arrays.take<double>(sets);
+  T *centre = arrays.take<T>(lines), *rate = arrays.take<T>(lines), *shift = arrays.take<T>(lines);
+  moments(reductions(x), {x, 1, sets, each * p.s, 1}, mean, var);
+  const double count = each * p.s > 0 ? double(each * p.s) : 1;
+  for (Index i = 0; i < lines; ++i) {
+    const Index set = i / each, c = i % p.c;
+    centre[i] = T(mean[set]);
+    rate[i] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(var[set] / count + p.eps));
+    shift[i] = T(value<T>(p.bias, c, 0));
+  }
+  normalise<T, false>(lines, p.s, lines, x, centre, rate, shift, static_cast<T*>(p.y));
+}
+
+template <class T>
+void group_grad(const ChannelNormGrad& p) {
+  const T *dy = static_cast<const T*>(p.dy), *x = static_cast<const T*>(p.x);
+  const Index sets = p.n * p.groups, lines = p.n * p.c, each = p.c / p.groups;
+  Arrays arrays(2 * sets + 7 * lines + 2 * p.c);
+  double *mean = arrays.take<double>(sets), *var = arrays.take<double>(sets);
+  double *shift = arrays.take<double>(lines), *total = arrays.take<double>(lines), *along = arrays.take<double>(lines);
+  double *dscale = arrays.take<double>(p.c), *dbias = arrays.take<double>(p.c);
+  T *centre = arrays.take<T>(lines), *a = arrays.take<T>(lines), *k = arrays.take<T>(lines), *b = arrays.take<T>(lines);
+  moments(reductions(x), {x, 1, sets, each * p.s, 1}, mean, var);
+  for (Index i = 0; i < lines; ++i) shift[i] = mean[i / each];
+  Reduction r{dy, 1, lines, p.s, 1};
+  reductions(x).sum(r, total);
+  r.shift = shift, r.y = x;
+  reductions(x).products(r, along);
+  for (Index c = 0; c < p.c; ++c) dscale[c] = dbias[c] = 0;
+  const double count = each * p.s > 0 ? double(each * p.s) : 1;
+  for (Index set = 0; set < sets; ++set) {
+    const double rate = 1 / __builtin_sqrt(var[set] / count + p.eps);
+    double totals = 0, alongs = 0;
+    for (Index i = set * each; i < (set + 1) * each; ++i) {
+      const double scale = value<T>(p.scale, i % p.c, 1);
+      totals += scale * total[i], alongs += scale * along[i];
+      dbias[i % p.c] += total[i], dscale[i % p.c] += along[i] * rate;
+    }
+    for (Index i = set * each; i < (set + 1) * each; ++i) {
+      centre[i] = T(mean[set]);
+      a[i] = T(rate * value<T>(p.scale, i % p.c, 1));
+      k[i] = T(rate * rate * rate * alongs / count);
+      b[i] = T(rate * totals / count);
+    }
+  }
+  for (Index c = 0; c < p.c; ++c)
+    static_cast<T*>(p.dscale)[c] = T(dscale[c]), static_cast<T*>(p.dbias)[c] = T(dbias[c]);
+  unnormalise<T, false>(lines, p.s, lines, dy, x, centre, a, k, b, static_cast<T*>(p.dx));
+}
+
+// ---- layer norm and RMS norm: a row at a time, while it is in the cache
+
+struct RowMoments {
+  double mean, rate;
+};
+
+template <class T>
+DL_INLINE RowMoments row_moments(const T* x, Index d, double eps, bool centre) {
+  double mean = 0;
+  if (centre) mean = sum_over(d, [=](Index i, auto n) DL_INLINE_LAMBDA { return widen(x + i, n); }) / double(d);
+  const double squares = sum_over(d, [=](Index i, auto n) DL_INLINE_LAMBDA {
+    Wide off = widen(x + i, n) - mean;
+    for (int lane = 0; lane < kWide; ++lane)
+      if (lane >= n) off[lane] = 0;
+    return off * off;
+  });
+  return {mean, 1 / __builtin_sqrt(squares / double(d) + eps)};
+}
+
+// The row's own moments, and what the columns multiply and add; null: 1 and 0.
+template <class T>
+struct Columns {
+  const T *scale, *bias;
+  DL_INLINE vec<T> factor(Index i, Index n) const { return scale == nullptr ? broadcast(T(1)) : part(scale + i, n); }
+  DL_INLINE vec<T> term(Index i, Index n) const { return bias == nullptr ? vec<T>{} : part(bias + i, n); }
+};
+
+template <class T>
+void rows(const RowNorm& p) {
+  if (p.d == 0) return;
+  const Columns<T> columns{static_cast<const T*>(p.scale), static_cast<const T*>(p.bias)};
+  parallel_for(0, p.rows, kGrain / p.d + 1, [&](Index begin, Index end) {
+    for (Index row = begin; row < end; ++row) {
+      const T* x = static_cast<const T*>(p.x) + row * p.d;
+      T* y = static_cast<T*>(p.y) + row * p.d;
+      const RowMoments m = row_moments(x, p.d, p.eps, p.centre);
+      const T mean = T(m.mean), rate = T(m.rate);
+      for (Index i = 0; i < p.d; i += lanes<T>) {
+        const Index n = smaller<Index>(lanes<T>, p.d - i);
+        put(y + i, (part(x + i, n) - mean) * rate * columns.factor(i, n) + columns.term(i, n), n);
+      }
+    }
+  });
+}
+
+// dx of one row; adds the row's dy * z and dy to `dscale` and `dbias`.
+template <class T>
+DL_INLINE void row_grad(const RowNormGrad& p, Index row, double* dscale, double* dbias) {
+  const T *dy = static_cast<const T*>(p.dy) + row * p.d, *x = static_cast<const T*>(p.x) + row * p.d;
+  const T* scale = static_cast<const T*>(p.scale);
+  T* dx = static_cast<T*>(p.dx) + row * p.d;
+  const RowMoments m = row_moments(x, p.d, p.eps, p.centre);
+  const auto weighted = [=](Index i, auto n) DL_INLINE_LAMBDA {
+    return scale == nullptr ? widen(dy + i, n) : widen(dy + i, n) * widen(scale + i, n);
+  };
+  const double total = p.centre ? sum_over(p.d, weighted) : 0;
+  const double along =
+      sum_over(p.d, [=](Index i, auto n) DL_INLINE_LAMBDA { return weighted(i, n) * (widen(x + i, n) - m.mean); });
+  const T mean = T(m.mean), rate = T(m.rate), k = T(m.rate * m.rate * m.rate * along / double(p.d));
+  const T b = T(m.rate * total / double(p.d));
+  const Columns<T> columns{scale, nullptr};
+  for (Index i = 0; i < p.d; i += lanes<T>) {
+    const Index n = smaller<Index>(lanes<T>, p.d - i);
+    put(dx + i, part(dy + i, n) * columns.factor(i, n) * rate - (part(x + i, n) - mean) * k - b, n);
+  }
+  for (Index i = 0; i < p.d; ++i) {
+    dscale[i] += double(dy[i]) * ((double(x[i]) - m.mean) * m.rate);
+    dbias[i] += double(dy[i]);
+  }
+}
+
+template <class T>
+void rows_grad(const RowNormGrad& p) {
+  const Index chunks = larger<Index>(1, smaller<Index>(16, p.rows * p.d / kGrain));  // by the shape alone
+  Arrays arrays(2 * chunks * p.d);
+  double* sums = arrays.take<double>(2 * chunks * p.d);  // [chunk][dscale, dbias][D]
+  parallel_for(0, chunks, 1, [&](Index begin, Index end) {
+    for (Index c = begin; c < end; ++c) {
+      double *dscale = sums + 2 * c * p.d, *dbias = dscale + p.d;
+      for (Index i = 0; i < 2 * p.d; ++i) dscale[i] = 0;
+      for (Index row = p.rows * c / chunks; row < p.rows * (c + 1) / chunks; ++row) row_grad<T>(p, row, dscale, dbias);
+    }
+  });
+  for (Index i = 0; i < p.d; ++i) {
+    double dscale = 0, dbias = 0;
+    for (Index c = 0; c < chunks; ++c) dscale += sums[2 * c * p.d + i], dbias += sums[(2 * c + 1) * p.d + i];
+    static_cast<T*>(p.dscale)[i] = T(dscale);
+    if (p.dbias != nullptr) static_cast<T*>(p.dbias)[i] = T(dbias);
+  }
+}
+
+template <class T>
+NormKernels::Of of() {
+  return {batch<T>, inference<T>, group<T>, batch_grad<T>, group_grad<T>, rows<T>, rows_grad<T>};
+}
+
+}  // namespace
+
+void fill_norm(Kernels& kernels) { kernels.norm = {of<float>(), of<double>()}; }
+
+}  // namespace DL_ISA
+}  // namespace dlcore
