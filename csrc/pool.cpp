@@ -51,12 +51,28 @@ DL_INLINE void max_of_window(const Pool2d& p, const T* x, Index row, Index col, 
   *y = best, *i = at;
 }
 
-// A vector of windows of 2 x 2 of two rows of an image; `first` is the position of `upper` in it.
+// The first n elements at p, of two vectors.
 template <class T>
-DL_INLINE void max_of_squares(const T* upper, const T* lower, Index width, int64_t first, T* y, int64_t* i) {
+DL_INLINE void load_two(const T* p, int n, vec<T>* a, vec<T>* b) {
+  constexpr int W = lanes<T>;
+  *a = n >= W ? load(p) : load(p, n);
+  *b = n == 2 * W ? load(p + W) : load(p + W, larger(0, n - W));
+}
+template <class T>
+DL_INLINE void store_two(T* p, int n, vec<T> a, vec<T> b) {
+  constexpr int W = lanes<T>;
+  n >= W ? store(p, a) : store(p, a, n);
+  n == 2 * W ? store(p + W, b) : store(p + W, b, larger(0, n - W));
+}
+
+// n <= lanes windows of 2 x 2, from both rows of x on; `first` is the position of x.
+template <class T>
+DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, T* y, int64_t* i) {
   constexpr int W = lanes<T>;
   using Mask = decltype(vec<T>{} < vec<T>{});
-  const vec<T> a = load(upper), b = load(upper + W), c = load(lower), d = load(lower + W);
+  vec<T> a, b, c, d;
+  load_two(x, 2 * n, &a, &b);
+  load_two(x + width, 2 * n, &c, &d);
   const vec<T> corner[4] = {even_of<T>(a, b), odd_of<T>(a, b), even_of<T>(c, d), odd_of<T>(c, d)};
   vec<T> best = corner[0];
   Mask at = {};
@@ -66,36 +82,21 @@ DL_INLINE void max_of_squares(const T* upper, const T* lower, Index width, int64
     best = wins ? value : best;
     at = wins ? Mask{} + (k + 1) : at;
   });
-  store(y, best);
+  n == W ? store(y, best) : store(y, best, n);
   decltype(at[0] + 0) from[W];
   __builtin_memcpy(from, &at, sizeof at);
-  for (int j = 0; j < W; ++j) i[j] = first + 2 * j + (from[j] & 1) + (from[j] >> 1) * width;
-}
-
-// The same for the end of a row, which is shorter than a vector.
-template <class T>
-DL_INLINE void max_of_few_squares(const T* x, Index width, int64_t first, Index count, T* y, int64_t* i) {
-  constexpr int W = lanes<T>;
-  T upper[2 * W] = {}, lower[2 * W] = {}, best[W];
-  int64_t at[W];
-  __builtin_memcpy(upper, x, 2 * count * sizeof(T));
-  __builtin_memcpy(lower, x + width, 2 * count * sizeof(T));
-  max_of_squares(upper, lower, width, first, best, at);
-  __builtin_memcpy(y, best, count * sizeof(T));
-  __builtin_memcpy(i, at, count * sizeof(int64_t));
+  for (int j = 0; j < n; ++j) i[j] = first + 2 * j + (from[j] & 1) + (from[j] >> 1) * width;
 }
 
 template <class T>
 void max_plane(const Pool2d& p, const T* x, T* y, int64_t* i) {
   const bool halving = is_halving(p);
   for (Index row = 0; row < p.P; ++row, y += p.Q, i += p.Q) {
-    Index col = 0;
-    for (; halving && col < p.Q; col += lanes<T>) {
-      const Index at = 2 * row * p.W + 2 * col, count = p.Q - col;
-      if (count >= lanes<T>) max_of_squares(x + at, x + at + p.W, p.W, at, y + col, i + col);
-      else max_of_few_squares(x + at, p.W, at, count, y + col, i + col);
+    for (Index col = 0; halving && col < p.Q; col += lanes<T>) {
+      const Index at = 2 * row * p.W + 2 * col;
+      max_of_squares(x + at, p.W, at, int(smaller<Index>(lanes<T>, p.Q - col)), y + col, i + col);
     }
-    for (; col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
+    for (Index col = 0; !halving && col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
   }
 }
 
@@ -104,40 +105,25 @@ void max_pool(const Pool2d& p, const T* x, T* y, int64_t* i) {
   each_plane(p, [&](Index n) { max_plane(p, x + n * p.H * p.W, y + n * p.P * p.Q, i + n * p.P * p.Q); });
 }
 
-// The gradients of a vector of windows of 2 x 2 to two rows of an image; `first` is the position of `upper` in it.
+// The gradients of n <= lanes windows of 2 x 2, whose first element has position `first`, to both rows of dx.
 template <class T>
-DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, Index width, T* upper, T* lower) {
+DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, int n, Index width, T* dx) {
   constexpr int W = lanes<T>;
   using Mask = decltype(vec<T>{} < vec<T>{});
   using Lane = decltype(Mask{}[0] + 0);
-  Lane from[W];
-  for (int j = 0; j < W; ++j) {
+  Lane from[W] = {};
+  for (int j = 0; j < n; ++j) {
     const uint64_t distance = uint64_t(i[j]) - uint64_t(first + 2 * j);
     from[j] = distance <= uint64_t(width + 1) ? Lane(distance) : Lane(-1);
   }
   Mask at;
   __builtin_memcpy(&at, from, sizeof at);
-  const vec<T> g = load(dy), zero = {};
+  const vec<T> g = n == W ? load(dy) : load(dy, n), zero = {};
   static_for<2>([&](auto r) DL_INLINE_LAMBDA {
     const Mask left = Mask{} + Lane(r * width);
     const vec<T> even = at == left ? g : zero, odd = at == left + 1 ? g : zero;
-    T* const dx = r == 0 ? upper : lower;
-    store(dx, zip_low<T>(even, odd));
-    store(dx + W, zip_high<T>(even, odd));
+    store_two(dx + r * width, 2 * n, zip_low<T>(even, odd), zip_high<T>(even, odd));
   });
-}
-
-// The same for the end of a row, which is shorter than a vector.
-template <class T>
-DL_INLINE void spread_few_squares(const T* dy, const int64_t* i, int64_t first, Index width, Index count, T* dx) {
-  constexpr int W = lanes<T>;
-  T some[W] = {}, upper[2 * W], lower[2 * W];
-  int64_t at[W] = {};
-  __builtin_memcpy(some, dy, count * sizeof(T));
-  __builtin_memcpy(at, i, count * sizeof(int64_t));
-  spread_squares(some, at, first, width, upper, lower);
-  __builtin_memcpy(dx, upper, 2 * count * sizeof(T));
-  __builtin_memcpy(dx + width, lower, 2 * count * sizeof(T));
 }
 
 template <class T>
@@ -154,13 +140,11 @@ void max_plane_grad(const Pool2d& p, const T* dy, const int64_t* i, T* dx) {
   const bool halving = is_halving(p);
   __builtin_memset(dx, 0, sizeof(T) * size_t(p.H * p.W));
   for (Index row = 0; row < p.P; ++row, dy += p.Q, i += p.Q) {
-    Index col = 0;
-    for (; halving && col < p.Q; col += lanes<T>) {
-      const Index at = 2 * row * p.W + 2 * col, count = p.Q - col;
-      if (count >= lanes<T>) spread_squares(dy + col, i + col, at, p.W, dx + at, dx + at + p.W);
-      else spread_few_squares(dy + col, i + col, at, p.W, count, dx + at);
+    for (Index col = 0; halving && col < p.Q; col += lanes<T>) {
+      const Index at = 2 * row * p.W + 2 * col;
+      spread_squares(dy + col, i + col, at, int(smaller<Index>(lanes<T>, p.Q - col)), p.W, dx + at);
     }
-    for (; col < p.Q; ++col) spread_window(p, dy[col], i[col], row, col, dx);
+    for (Index col = 0; !halving && col < p.Q; ++col) spread_window(p, dy[col], i[col], row, col, dx);
   }
 }
 
