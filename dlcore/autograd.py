@@ -101,9 +101,13 @@ class Node:
                 )
 
     def _value(self, source: str, key: Any, grads: list[Tensor | None]) -> Any:
-        if source in ("grad", "grad or None"):
+        if source == "grad":
             grad = grads[key]
-            return self._zeros(key) if grad is None and source == "grad" else grad
+            return self._zeros(key) if grad is None else grad
+        if source == "input":
+            return self.inputs[key]  # type: ignore[index]
+        if source == "grad or None":
+            return grads[key]
         if source == "output":
             return Tensor._wrap(self.outputs[key], self.plan.backend, self, key)
         if source == "attr":
@@ -112,14 +116,9 @@ class Node:
             return self.attrs
         if source == "needs":
             return tuple(e is not None for e in self.edges)
-        positions = _positions(self.plan.op, key, len(self.edges))
-        values = tuple([self._operand(source, i) for i in positions])
-        return values if self.plan.op.signature.variadic and key == self.plan.op.arity else values[0]
-
-    def _operand(self, source: str, index: int) -> Any:
-        if source == "input":
-            return self.inputs[index]  # type: ignore[index]
-        meta = self.plan.operands[index]
+        if source.endswith("s"):  # of a variadic operand
+            return tuple([self._value(source[:-1], i, grads) for i in range(key, len(self.edges))])
+        meta = self.plan.operands[key]
         return None if meta is None else meta[source == "_dtype"]
 
     def _zeros(self, index: int) -> Tensor:

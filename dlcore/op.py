@@ -157,7 +157,7 @@ class GradientRule:
         self.operand = None if operand is None else names.index(operand)
         parameters = [p for p in inspect.signature(fn).parameters.values() if p.kind is not p.VAR_KEYWORD]
         self.needs = [self._source(op, p, names, outputs) for p in parameters]
-        self.inputs = [int(key) for source, key in self.needs if source == "input"]
+        self.inputs = [int(key) for source, key in self.needs if source in ("input", "inputs")]
         self.outputs = [int(key) for source, key in self.needs if source == "output"]
 
     @staticmethod
@@ -168,13 +168,13 @@ class GradientRule:
             return grad, 0
         if name.startswith("g_") and name[2:] in outputs:
             return grad, outputs.index(name[2:])
-        if name in names:
-            return "input", names.index(name)
+        for suffix in ("", "_shape", "_dtype"):
+            operand = name.removesuffix(suffix)
+            if name.endswith(suffix) and operand in names:
+                index = names.index(operand)
+                return (suffix or "input") + ("s" if op.signature.variadic and index == op.arity else ""), index
         if name in outputs:
             return "output", outputs.index(name)
-        for suffix in ("_shape", "_dtype"):
-            if name.endswith(suffix) and name.removesuffix(suffix) in names:
-                return suffix, names.index(name.removesuffix(suffix))
         if name in ("needs", "attrs"):
             return name, 0
         if name in op.attrs:
