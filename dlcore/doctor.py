@@ -93,6 +93,10 @@ def _example(op: Op) -> Call:
 
 def op_table() -> Iterator[str]:
     """Every op as a Markdown table: signature with attributes, whether it has a gradient, what it computes."""
+    yield "# Ops"
+    yield ""
+    yield "Made by `python -m dlcore ops > docs/ops.md`; `docs/design.md` says how to read a signature."
+    yield ""
     yield "| op | signature | attributes | gradient | |"
     yield "|---|---|---|---|---|"
     for op in OPS.values():

@@ -1,5 +1,9 @@
 """`python -m dlcore doctor` and `env`."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dlcore.__main__ import main
@@ -31,3 +35,10 @@ def test_env_shows_settings(capsys, monkeypatch):
     monkeypatch.setenv("DLCORE_STRICT", "1")
     assert main(["env"]) == 0
     assert "DLCORE_STRICT: set to '1'" in capsys.readouterr().out
+
+
+def test_the_op_table_in_the_docs_is_current():
+    written = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()
+    code = "from dlcore.__main__ import main; main(['ops'])"  # a fresh process: tests define ops of their own
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == written, "run: python -m dlcore ops > docs/ops.md"
