@@ -32,7 +32,7 @@ def rows(only: str = "") -> Iterator[harness.Row]:
 
     dl.set_device("cpu")
     torch.set_num_threads(_C.num_threads())
-    peak = _C.fma_peak(0.3)
+    peak = max(_C.fma_peak(0.1) for _ in range(10))  # the machine at its quietest
     for n in SIZES:
         if only in f"sgemm {n}":
             yield _sgemm(n, peak)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from functools import cache
@@ -33,6 +32,8 @@ def _choice(*values: str) -> Callable[[str], str]:
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:
+    import difflib
+
     match = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {match[0]}?" if match else ""
 

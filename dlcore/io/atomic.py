@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def write_atomic(path: str | Path, chunks: Iterable[bytes]) -> None:
         DataError: the file cannot be written (a full disk, a missing folder); what was there before is unchanged.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         _write_through(temporary, chunks)
         temporary.replace(path)

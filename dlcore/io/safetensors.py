@@ -11,16 +11,18 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from dlcore import dtypes
 from dlcore.creation import tensor
 from dlcore.errors import DataError, DTypeError
 from dlcore.io.atomic import write_atomic
 from dlcore.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 CODES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL",
@@ -31,7 +33,7 @@ NAMES = {code: name for name, code in CODES.items()}
 METADATA = "__metadata__"
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
 
-State = Mapping[str, Tensor | ArrayLike]
+State: TypeAlias = "Mapping[str, Tensor | ArrayLike]"
 
 
 def save(path: str | Path, state: State, metadata: Mapping[str, str] | None = None) -> None:

@@ -8,16 +8,18 @@ fan_in and fan_out of a weight `[O, I, *K]` are I * prod(K) and O * prod(K).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dlcore.creation import zeros as empty
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.nn.parameter import Parameter
 from dlcore.ops import random
 from dlcore.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 GAINS = {
     "linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -115,6 +114,8 @@ class Optimizer:
         name = type(self).__name__
         for key, value in settings.items():
             if key not in self.defaults and key != "initial_lr":
+                import difflib
+
                 near = difflib.get_close_matches(key, self.defaults, 1)
                 raise ArgumentError(f"{name}: unknown setting {key!r}{f'; did you mean {near[0]!r}?' if near else ''}")
             limit = 1.0 if key in BELOW_ONE else math.inf
