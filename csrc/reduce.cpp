@@ -91,24 +91,43 @@ double reduce_rows(const Reduction& r, const Part& part, Index k) {
   return join_lanes<F>(F::join(F::join(s[0], s[1]), F::join(s[2], s[3])));
 }
 
-template <class T, class F>
-void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, double* out) {
-  const double* shift = r.shift == nullptr ? nullptr : r.shift + k * r.l + l0;
-  for (Index j = 0; j < n; ++j) out[j] = F::first;
+// Vectors * kWide columns from column l on, their states in registers.
+template <class T, class F, int Vectors>
+void reduce_columns(const Reduction& r, const Part& part, Index k, Index l, double* out) {
+  Wide s[Vectors], shift[Vectors];
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+    s[v] = broadcast(F::first);
+    shift[v] = r.shift == nullptr ? Wide{} : load(r.shift + k * r.l + l + v * kWide);
+  });
   for (Index a = part.a0; a < part.a1; ++a)
     for (Index b = part.b0; b < part.b1; ++b) {
-      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l0;
-      Index j = 0;
-      for (; j + kWide <= n; j += kWide) {
-        const Wide off = shift == nullptr ? Wide{} : load(shift + j);
-        store(out + j, F::add(load(out + j), widen(x + j), second<T, F>(r, x + j), off));
-      }
-      if (j < n) {
-        const Wide off = shift == nullptr ? Wide{} : load(shift + j, n - j);
-        const Wide before = load(out + j, n - j), y = second<T, F>(r, x + j, n - j);
-        store(out + j, F::add(before, widen(x + j, n - j), y, off), n - j);
-      }
+      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l;
+      static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+        s[v] = F::add(s[v], widen(x + v * kWide), second<T, F>(r, x + v * kWide), shift[v]);
+      });
     }
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { store(out + v * kWide, s[v]); });
+}
+
+// The last n < kWide columns.
+template <class T, class F>
+void reduce_last_columns(const Reduction& r, const Part& part, Index k, Index l, Index n, double* out) {
+  Wide s = broadcast(F::first);
+  const Wide shift = r.shift == nullptr ? Wide{} : load(r.shift + k * r.l + l, n);
+  for (Index a = part.a0; a < part.a1; ++a)
+    for (Index b = part.b0; b < part.b1; ++b) {
+      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l;
+      s = F::add(s, widen(x, n), second<T, F>(r, x, n), shift);
+    }
+  store(out, s, n);
+}
+
+template <class T, class F>
+void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, double* out) {
+  Index j = 0;
+  for (; j + 4 * kWide <= n; j += 4 * kWide) reduce_columns<T, F, 4>(r, part, k, l0 + j, out + j);
+  for (; j + kWide <= n; j += kWide) reduce_columns<T, F, 1>(r, part, k, l0 + j, out + j);
+  if (j < n) reduce_last_columns<T, F>(r, part, k, l0 + j, n - j, out + j);
 }
 
 // ---- all units, and the chunks of each output together
