@@ -47,18 +47,20 @@ clean:  ## remove .venv and everything that was built
 
 # The tests that call the extension once more, with it built under a sanitizer in build/. NumPy's BLAS keeps to one
 # thread: it is not instrumented, so its own threads would look like races. Leaks are Python's own business.
+sanitize-address: ISAS ?= avx2
+sanitize-thread: ISAS ?= avx512,avx2
 sanitize-address: SANITIZERS := address,undefined
 sanitize-address: RUNTIME := libasan.so
 sanitize-thread: SANITIZERS := thread
 sanitize-thread: RUNTIME := libtsan.so
 sanitize-address sanitize-thread: $(VENV)/.full
-	DLCORE_SANITIZE=$(SANITIZERS) DLCORE_BUILD=require $(BIN)/python setup.py --quiet \
+	DLCORE_SANITIZE=$(SANITIZERS) DLCORE_ISAS=$(ISAS) DLCORE_BUILD=require $(BIN)/python setup.py --quiet \
 	    build --build-lib build/$@ --build-temp build/$@.o
 	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=$(RUNTIME)) PYTHONPATH=build/$@ \
 	    DLCORE_NUM_THREADS=2 OPENBLAS_NUM_THREADS=1 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
 	    TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:halt_on_error=1 \
-	    $(BIN)/pytest --capture=no -p no:cacheprovider -m "not slow and not torch" -k "native or cpu" $(NATIVE_TESTS)
+	    $(BIN)/pytest --numprocesses 2 --capture=no -p no:cacheprovider -m "not slow and not torch" -k "native or cpu" $(NATIVE_TESTS)
 
 # ---- the virtual environment: one stamp file per set of packages
 

@@ -2,7 +2,8 @@
 
 Environment:
     DLCORE_BUILD=require|never  fail when there is no compiler | do not build the extension
-    DLCORE_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread")
+    DLCORE_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread"), at -O1
+    DLCORE_ISAS=LIST            instruction sets to build, of avx512,avx2,baseline (default: all)
 """
 
 import os
@@ -48,6 +49,9 @@ X86_FLAGS = {
     ],
 }
 ISA_FLAGS = {"baseline": []} | (X86_FLAGS if platform.machine().lower() in ("x86_64", "amd64") else {})
+ISAS = [isa for isa in ("avx512", "avx2", "baseline") if isa in ISA_FLAGS]  # best first
+if os.environ.get("DLCORE_ISAS"):
+    ISAS = [isa for isa in ISAS if isa in os.environ["DLCORE_ISAS"].split(",")]
 
 PROBE = "typedef float vec __attribute__((vector_size(16)));\ntemplate <class T> inline constexpr T zero = T{};\n"
 NO_COMPILER = "no C++17 compiler found"
@@ -61,7 +65,9 @@ def compiled_once(stem):
 
 def sanitizer_flags():
     names = os.environ.get("DLCORE_SANITIZE")
-    return [f"-fsanitize={names}", "-fno-omit-frame-pointer"] if names else []
+    # the checks left out make templates of vector code take minutes to compile; ASan sees what they would
+    dear = "-fno-sanitize=null,pointer-overflow,object-size,alignment"
+    return ["-O1", "-g1", f"-fsanitize={names}", dear, "-fno-omit-frame-pointer"] if names else []
 
 
 class BuildExtension(build_ext):
@@ -120,20 +126,19 @@ class BuildExtension(build_ext):
         jobs = [
             (source, isa)
             for source in ext.sources
-            for isa in (["baseline"] if compiled_once(Path(source).stem) else ISA_FLAGS)
+            for isa in (["baseline"] if compiled_once(Path(source).stem) else ISAS)
         ]
         jobs.sort(key=lambda job: -Path(job[0]).stat().st_size)  # the longest first
         with ThreadPoolExecutor(max_workers=2) as pool:
             return [obj for objects in pool.map(lambda job: self._compile(ext, *job), jobs) for obj in objects]
 
     def _compile(self, ext, source, isa):
-        debug = ["-g"] if sanitizer_flags() else ["-g0"]
         return self.compiler.compile(
             [source],
             output_dir=os.path.join(self.build_temp, isa),
-            macros=[("DL_ISA", isa), *ext.define_macros],
+            macros=[("DL_ISA", isa), ("DL_ISAS(X)", " ".join(f"X({name})" for name in ISAS)), *ext.define_macros],
             include_dirs=ext.include_dirs,
-            extra_postargs=FLAGS + debug + sanitizer_flags() + ISA_FLAGS[isa],
+            extra_postargs=FLAGS + ["-g0"] + sanitizer_flags() + ISA_FLAGS[isa],
         )
 
     def _link(self, ext, objects):

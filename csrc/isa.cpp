@@ -2,11 +2,7 @@
 
 #include <atomic>
 
-#if defined(__x86_64__)
-#define DL_ISAS(X) X(avx512) X(avx2) X(baseline)
-#else
-#define DL_ISAS(X) X(baseline)
-#endif
+// The build defines DL_ISAS(X), which applies X to the instruction sets that are there, best first.
 
 namespace dlcore {
 

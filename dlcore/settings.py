@@ -68,6 +68,7 @@ TABLE: dict[str, Setting] = {
     "ISA": Setting("", _choice("", "avx512", "avx2", "baseline"), "instruction set of the cpu backend; empty: best"),
     "VARIANT": Setting("", _variants, "forced kernel variants, OP=VARIANT,..."),
     "BUILD": Setting("", _choice("", "require", "never"), "at install: whether the C++ extension must be built"),
+    "ISAS": Setting("", str, "at install: instruction sets to build, e.g. avx2,baseline; empty: all"),
     "SANITIZE": Setting("", str, "at install: sanitizers of the C++ extension, e.g. address,undefined"),
 }
 
