@@ -46,7 +46,8 @@ clean:  ## remove .venv and everything that was built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The tests that call the extension once more, with it built under a sanitizer in build/. NumPy's BLAS keeps to one
-# thread: it is not instrumented, so its own threads would look like races. Leaks are Python's own business.
+# thread: it is not instrumented, so its own threads would look like races. Leaks are Python's own business. The C++
+# library is loaded first as well, for the sanitizer to find the function that throws.
 sanitize-address: ISAS ?= avx2
 sanitize-thread: ISAS ?= avx512,avx2
 sanitize-address: SANITIZERS := address,undefined
@@ -56,7 +57,7 @@ sanitize-thread: RUNTIME := libtsan.so
 sanitize-address sanitize-thread: $(VENV)/.full
 	DLCORE_SANITIZE=$(SANITIZERS) DLCORE_ISAS=$(ISAS) DLCORE_BUILD=require $(BIN)/python setup.py --quiet \
 	    build --build-lib build/$@ --build-temp build/$@.o
-	LD_PRELOAD=$$($${CXX:-c++} -print-file-name=$(RUNTIME)) PYTHONPATH=build/$@ \
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=$(RUNTIME)) $$($${CXX:-c++} -print-file-name=libstdc++.so)" PYTHONPATH=build/$@ \
 	    DLCORE_NUM_THREADS=2 OPENBLAS_NUM_THREADS=1 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
 	    TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:halt_on_error=1 \
