@@ -1,9 +1,25 @@
 """dlcore: a small, readable GPU-accelerated array framework."""
 
-from dlcore import autograd, dispatch, errors, nn, ops, optim
+from typing import TYPE_CHECKING, Any
+
+from dlcore import autograd, dispatch, errors, ops
 from dlcore.autograd import checkpoint, grad, gradients, no_grad, value_and_grad
 from dlcore.creation import arange, asarray, eye, full, linspace, ones, ones_like, tensor, zeros, zeros_like
 from dlcore.dispatch import default_backend, device, set_device
+from dlcore.dtypes import (
+    bool_,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
 from dlcore.io import load, save
 from dlcore.op import op
 from dlcore.ops.activation import (
@@ -178,3 +194,21 @@ from dlcore.ops.sort import argsort, median, quantile, searchsorted, sort, topk,
 from dlcore.ops.unfold import fold, unfold
 from dlcore.random import manual_seed
 from dlcore.tensor import Tensor
+
+if TYPE_CHECKING:
+    from dlcore import data, nn, optim, testing, train
+
+_LATER = ("data", "nn", "optim", "testing", "train")
+
+
+def __getattr__(name: str) -> Any:
+    """Packages built on the ops, and bfloat16 with its package, are imported when they are first named."""
+    if name == "bfloat16":
+        from dlcore.dtypes import bfloat16_dtype
+
+        return bfloat16_dtype()
+    if name in _LATER:
+        import importlib
+
+        return importlib.import_module(f"dlcore.{name}")
+    raise AttributeError(f"module 'dlcore' has no attribute {name!r}")

@@ -54,7 +54,7 @@ class Op:
     """Record of an op; calling it runs it.
 
     name: unique name, also the key of its implementations.
-    signature: see `dlcore.signature`.
+    spec: the signature as text; see `dlcore.signature`. It is parsed, like the vjps' parameters, when first needed.
     reference: `reference(xp, *arrays, **attrs)`, the definition in array-API functions; its keyword defaults are the
         op's attributes. It sees arrays of one promoted dtype (16-bit floats already widened to float32).
     vjp: `{operand: function}` or one function that returns a tuple with an entry per operand. A vjp is written with
@@ -71,7 +71,7 @@ class Op:
     """
 
     name: str
-    signature: Signature
+    spec: str
     reference: Callable[..., Any]
     vjp: Mapping[str, Vjp] | Vjp | None = None
     infer: Callable[..., Mapping[str, Any]] | None = None
@@ -86,6 +86,11 @@ class Op:
 
         def __call__(self, *operands: Any, **attrs: Any) -> Any:
             """Run the op; see `dlcore.dispatch.apply`."""
+
+    @cached_property
+    def signature(self) -> Signature:
+        """Operands and outputs."""
+        return Signature.parse(self.spec)
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
@@ -183,18 +188,18 @@ class GradientRule:
 
 
 def define(name: str, signature: str, reference: Callable[..., Any], **fields: Any) -> Op:
-    """Make an op and enter it in the table. Raises ValueError when the name is taken or a rule is inconsistent."""
+    """Make an op and enter it in the table. Raises ValueError when the name is taken."""
     if name in OPS:
         raise ValueError(f"op {name!r} is already defined")
     doc = fields.pop("doc", None) or inspect.getdoc(reference) or ""
-    record = Op(name, Signature.parse(signature), reference, doc=doc, **fields)
-    _ = record.gradient_rules, record.attrs
-    OPS[name] = record
+    OPS[name] = record = Op(name, signature, reference, doc=doc, **fields)
     return record
 
 
 def op(signature: str, *, name: str | None = None, **fields: Any) -> Callable[[Callable[..., Any]], Op]:
     """Decorator that turns an array function into an op with a gradient.
+
+    Raises ValueError when the name is taken, the signature breaks the grammar, or a vjp asks for what there is not.
 
     >>> @op("x[...] -> y[...]", vjp={"x": lambda g, x: g * 3 * x * x})
     ... def cube(xp, x):
@@ -202,7 +207,13 @@ def op(signature: str, *, name: str | None = None, **fields: Any) -> Callable[[C
     """
 
     def wrap(reference: Callable[..., Any]) -> Op:
-        return define(name or reference.__name__, signature, reference, **fields)
+        record = define(name or reference.__name__, signature, reference, **fields)
+        try:
+            _ = record.signature, record.gradient_rules, record.attrs
+        except ValueError:
+            del OPS[record.name]
+            raise
+        return record
 
     return wrap
 

@@ -131,12 +131,12 @@ def test_a_missing_attribute_is_named():
 
 def test_a_vjp_that_asks_for_an_unknown_value_is_refused():
     with pytest.raises(ValueError, match="vjp of bad asks for 'z', which is no operand, output or attribute"):
-        define("bad", "x[N] -> y[N]", lambda xp, x: x, vjp={"x": lambda g, z: g})
+        op("x[N] -> y[N]", name="bad", vjp={"x": lambda g, z: g})(lambda xp, x: x)
 
 
 def test_a_vjp_for_an_unknown_operand_is_refused():
     with pytest.raises(ValueError, match="vjp of bad is for 'w', which is no operand"):
-        define("bad", "x[N] -> y[N]", lambda xp, x: x, vjp={"w": lambda g: g})
+        op("x[N] -> y[N]", name="bad", vjp={"w": lambda g: g})(lambda xp, x: x)
 
 
 def test_a_name_is_taken_once():

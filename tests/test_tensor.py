@@ -522,3 +522,13 @@ def test_an_attribute_that_is_no_plain_value_is_refused(value):
 def test_nan_as_an_attribute():
     for _ in range(3):
         assert dl.threshold(dl.tensor([-1.0, 1.0]), value=float("nan")).tolist()[1] == 1
+
+
+@pytest.mark.parametrize("name", ["float64", "float32", "float16", "bfloat16", "int64", "int32", "uint8", "bool_"])
+def test_dtypes_are_public_names(name):
+    assert dl.zeros(2, getattr(dl, name)).dtype == getattr(dl, name)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'dlcore' has no attribute 'flaot32'"):
+        dl.flaot32  # noqa: B018
