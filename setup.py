@@ -49,9 +49,19 @@ X86_FLAGS = {
     ],
 }
 ISA_FLAGS = {"baseline": []} | (X86_FLAGS if platform.machine().lower() in ("x86_64", "amd64") else {})
-ISAS = [isa for isa in ("avx512", "avx2", "baseline") if isa in ISA_FLAGS]  # best first
-if os.environ.get("DLCORE_ISAS"):
-    ISAS = [isa for isa in ISAS if isa in os.environ["DLCORE_ISAS"].split(",")]
+
+
+def chosen_isas():
+    """Instruction sets to build, best first: all that this kind of machine has, or those of DLCORE_ISAS."""
+    known = [isa for isa in ("avx512", "avx2", "baseline") if isa in ISA_FLAGS]
+    asked = os.environ["DLCORE_ISAS"].split(",") if os.environ.get("DLCORE_ISAS") else known
+    for name in asked:
+        if name not in known:
+            raise SystemExit(f"dlcore: DLCORE_ISAS names {name!r}; valid on this machine: {', '.join(known)}")
+    return [isa for isa in known if isa in asked]
+
+
+ISAS = chosen_isas()
 
 PROBE = "typedef float vec __attribute__((vector_size(16)));\ntemplate <class T> inline constexpr T zero = T{};\n"
 NO_COMPILER = "no C++17 compiler found"

@@ -1,6 +1,7 @@
 """What a built wheel holds, with a compiler and without one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,3 +43,12 @@ def test_without_a_compiler_the_install_works_and_says_so_once(tmp_path):
 def test_a_required_extension_without_a_compiler_fails(tmp_path):
     with pytest.raises(AssertionError, match="DLCORE_BUILD=require"):
         build(tmp_path, CC="/nonexistent/cc", CXX="/nonexistent/c++", DLCORE_BUILD="require")
+
+
+def test_an_unknown_instruction_set_is_refused_in_one_line():
+    command = [sys.executable, "setup.py", "--version"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"DLCORE_ISAS": "baseline,avx51"}, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert re.fullmatch(r"dlcore: DLCORE_ISAS names 'avx51'; valid on this machine: .*baseline\n", done.stderr)
