@@ -1,4 +1,4 @@
-"""Recurrent networks as users call them: agreement with PyTorch, lengths, cells, errors."""
+"""Recurrent networks as users call them: lengths, cells, errors."""
 
 import numpy as np
 import pytest
@@ -18,65 +18,6 @@ def operands(kind):
     states = [(N, H)] * (2 if kind == "lstm" else 1)
     biases = [(g,)] * (2 if kind == "gru" else 1)
     return [RNG.normal(size=s) for s in [(T, N, I), *states, (g, I), (g, H), *biases]]
-
-
-def torch_network(torch, kind, arrays, reverse, activation="tanh"):
-    """PyTorch's network whose (forward or backward) direction has these weights, and those as its leaves."""
-    more = {"nonlinearity": activation} if kind == "rnn" else {}
-    net = getattr(torch.nn, kind.upper())(I, H, bidirectional=reverse, dtype=torch.float64, **more)
-    suffix = "_reverse" if reverse else ""
-    names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]
-    values = arrays if len(arrays) == 4 else [*arrays, np.zeros_like(arrays[-1])]
-    for name, value in zip(names, values, strict=True):
-        getattr(net, name + suffix).data = torch.tensor(value)
-    return net, [getattr(net, n + suffix) for n in names[: len(arrays)]]
-
-
-def torch_run(torch, kind, arrays, lengths, reverse, activation="tanh"):
-    """Outputs (y, final states) and gradients of sum(y**2) + sum(final states)."""
-    count = 2 if kind == "lstm" else 1
-    x, *states = (torch.tensor(a, requires_grad=True) for a in arrays[: count + 1])
-    net, weights = torch_network(torch, kind, arrays[count + 1 :], reverse, activation)
-    first = [torch.stack([s, s]) if reverse else s[None] for s in states]
-    packed = x if lengths is None else torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-    y, last = net(packed, tuple(first) if kind == "lstm" else first[0])
-    y = y if lengths is None else torch.nn.utils.rnn.pad_packed_sequence(y, total_length=T)[0]
-    y = y[..., H:] if reverse else y
-    last = [s[-1] for s in (last if kind == "lstm" else [last])]
-    leaves = [x, *states, *weights]
-    return [y, *last], torch.autograd.grad((y**2).sum() + sum(s.sum() for s in last), leaves)
-
-
-def our_run(kind, arrays, lengths, reverse, **attrs):
-    leaves = [dl.tensor(a, requires_grad=True) for a in arrays]
-    y, *last = getattr(dl, kind)(*leaves, lengths=lengths, reverse=reverse, **attrs)
-    return [y, *last], dl.gradients((y * y).sum() + sum(s.sum() for s in last), leaves)
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_sequence_agrees_with_torch(kind, lengths, reverse):
-    torch = pytest.importorskip("torch")
-    arrays = operands(kind)
-    for ours, theirs in zip(
-        our_run(kind, arrays, lengths, reverse), torch_run(torch, kind, arrays, lengths, reverse), strict=True
-    ):
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a.numpy(), b.detach().numpy(), atol=1e-12)
-
-
-@pytest.mark.torch
-def test_relu_network_agrees_with_torch():
-    torch = pytest.importorskip("torch")
-    arrays = operands("rnn")
-    ours, theirs = (
-        our_run("rnn", arrays, None, False, activation="relu"),
-        torch_run(torch, "rnn", arrays, None, False, "relu"),
-    )
-    for a, b in zip(ours[1], theirs[1], strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

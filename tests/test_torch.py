@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dtypes, indexing, testing
+from dlcore import indexing, testing
 from dlcore.op import OPS
 
 torch = pytest.importorskip("torch")
@@ -49,6 +49,12 @@ def linear_scan(t, operands, attrs):
     return stacked.flip(axis) if reverse else stacked
 
 
+def gradients(f, dy, *operands):
+    """PyTorch's gradients of `f(*operands)`, themselves differentiable (not all of its backward functions are)."""
+    operands = [x.requires_grad_() for x in operands]
+    return torch.autograd.grad(f(*operands), operands, dy, create_graph=True)
+
+
 # Arithmetic, comparison, mathematical functions, logic
 ELEMENTWISE = {
     **same("add subtract multiply divide remainder negative positive abs sign copysign reciprocal square"),
@@ -77,6 +83,11 @@ ACTIVATIONS = {
     "hardshrink": lambda t, o, a: F.hardshrink(*o, a["lambd"]),
     "softshrink": lambda t, o, a: F.softshrink(*o, a["lambd"]),
     "threshold": lambda t, o, a: F.threshold(*o, a["threshold"], a["value"]),
+    "relu_grad": lambda t, o, a: t.ops.aten.threshold_backward(*o, 0),
+    "tanh_grad": lambda t, o, a: t.ops.aten.tanh_backward(*o),
+    "sigmoid_grad": lambda t, o, a: t.ops.aten.sigmoid_backward(*o),
+    "silu_grad": lambda t, o, a: gradients(F.silu, *t.broadcast_tensors(*o)),
+    "gelu_grad": lambda t, o, a: t.ops.aten.gelu_backward(*o, approximate=a["approximate"]),
 }
 
 REDUCTIONS = {
@@ -115,6 +126,17 @@ def getitem(t, operands, attrs):
     return x[indexing.decode(tuple(key), ids)]
 
 
+def getitem_grad(t, operands, attrs):
+    dy, *ids = operands
+    return gradients(lambda x: getitem(t, [x, *ids], attrs), dy, t.zeros(attrs["shape"], dtype=dy.dtype))
+
+
+def embedding_grad(t, operands, attrs):
+    ids, dy = operands
+    padding = -1 if attrs["padding_idx"] is None else attrs["padding_idx"] % attrs["rows"]
+    return t.ops.aten.embedding_dense_backward(dy, ids % attrs["rows"], attrs["rows"], padding, False)
+
+
 def linear(t, operands, attrs):
     activation = attrs["activation"]
     y = F.linear(*operands)
@@ -139,6 +161,7 @@ MOVEMENT = {
     "tril": lambda t, o, a: t.tril(*o, a["k"]),
     "triu": lambda t, o, a: t.triu(*o, a["k"]),
     "getitem": getitem,
+    "getitem_grad": getitem_grad,
     "take": lambda t, o, a: t.index_select(
         o[0], a["axis"], (o[1] % o[0].shape[a["axis"]]).reshape(-1)
     ).reshape(np.take(np.empty(o[0].shape), o[1], a["axis"]).shape),
@@ -147,6 +170,7 @@ MOVEMENT = {
     "scatter_add": lambda t, o, a: o[0].scatter_add(a["axis"], o[1] % o[0].shape[a["axis"]], o[2]),
     "one_hot": lambda t, o, a: F.one_hot(o[0], a["num_classes"]),
     "embedding": lambda t, o, a: F.embedding(o[0] % o[1].shape[0], o[1]),
+    "embedding_grad": embedding_grad,
     "linear": linear,
     "cross_entropy": cross_entropy,
 }  # fmt: skip
@@ -235,6 +259,26 @@ def group_norm(t, o, a):
     return F.group_norm(x, a["groups"], t.ones(x.shape[1], dtype=x.dtype) if scale is None else scale, bias, a["eps"])
 
 
+def norm_grad(norm, size):
+    """Gradients of a normalisation of x with a scale and a bias of length `size(x)`, or with a scale alone."""
+
+    def grad(t, o, a):
+        dy, x, scale = o
+        scale = t.ones(size(x), dtype=x.dtype) if scale is None else scale
+        more = () if norm is rms_norm else (t.zeros(size(x), dtype=x.dtype),)
+        return gradients(lambda *operands: norm(t, operands, a), dy, x, scale, *more)
+
+    return grad
+
+
+def layer_norm(t, o, a):
+    return F.layer_norm(o[0], o[0].shape[-1:], *o[1:], a["eps"])
+
+
+def rms_norm(t, o, a):
+    return F.rms_norm(o[0], o[0].shape[-1:], *o[1:], a["eps"])
+
+
 def attention(t, o, a):
     q, k, v, bias = o
     scores = q @ k.mT * (q.shape[-1] ** -0.5 if a["scale"] is None else a["scale"])
@@ -257,31 +301,76 @@ NETWORKS = {
     "log_softmax_grad": lambda t, o, a: t._log_softmax_backward_data(*o, a["axis"], o[0].dtype),
     "batch_norm": batch_norm,
     "batch_norm_inference": batch_norm_inference,
-    "layer_norm": lambda t, o, a: F.layer_norm(o[0], o[0].shape[-1:], *o[1:], a["eps"]),
-    "rms_norm": lambda t, o, a: F.rms_norm(o[0], o[0].shape[-1:], *o[1:], a["eps"]),
+    "layer_norm": layer_norm,
+    "layer_norm_grad": norm_grad(layer_norm, lambda x: x.shape[-1]),
+    "rms_norm": rms_norm,
+    "rms_norm_grad": norm_grad(rms_norm, lambda x: x.shape[-1]),
     "group_norm": group_norm,
+    "group_norm_grad": norm_grad(group_norm, lambda x: x.shape[1]),
     "attention": attention,
 }
 
-TORCH = {**ELEMENTWISE, **ACTIVATIONS, **REDUCTIONS, **SCANS_AND_SORTS, **MOVEMENT, **NETWORKS}
+
+def recurrent(cell, count: int):
+    """All steps of a network with `count` states by PyTorch's cell, which keeps them past the end of a sequence.
+
+    PyTorch's networks over sequences return the outputs and the last states only, and take no sequence of length 0.
+    """
+
+    def run(t, o, a):
+        x, *states = o[: count + 1]
+        *weights, lengths = o[count + 1 :]
+        found = [None] * len(x)
+        for step in reversed(range(len(x))) if a["reverse"] else range(len(x)):
+            new = cell(t, x[step], states, weights, a)
+            live = t.ones(len(x[step]), dtype=t.bool) if lengths is None else lengths > step
+            states = found[step] = [t.where(live[:, None], n, s) for n, s in zip(new, states, strict=True)]
+        return tuple(t.stack(rows) for rows in zip(*found, strict=True))
+
+    return run
+
+
+def gates_left_out(network):
+    """With None for the gates, an output that PyTorch has not."""
+    return lambda t, o, a: (*network(t, o, a), None)
+
+
+RECURRENT = {
+    "rnn": recurrent(lambda t, x, s, w, a: [getattr(t, f"rnn_{a['activation']}_cell")(x, *s, *w)], 1),
+    "gru": gates_left_out(recurrent(lambda t, x, s, w, a: [t.gru_cell(x, *s, *w)], 1)),
+    "lstm": gates_left_out(recurrent(lambda t, x, s, w, a: t.lstm_cell(x, s, *w), 2)),
+}
+
+TORCH = {**ELEMENTWISE, **ACTIVATIONS, **REDUCTIONS, **SCANS_AND_SORTS, **MOVEMENT, **NETWORKS, **RECURRENT}
+
+RANDOM = "PyTorch draws other numbers"
+FUSED = "takes results of the forward pass as operands of their own, as no function of PyTorch does"
+ABSENT = {
+    **dict.fromkeys(["uniform", "randint", "permutation", "normal", "bernoulli", "dropout", "multinomial"], RANDOM),
+    **dict.fromkeys(["attention_grad", "attention_bias_grad", "batch_norm_grad", "cross_entropy_grad"], FUSED),
+    **dict.fromkeys(["rnn_grad", "gru_grad", "lstm_grad"], FUSED),
+    "cross_entropy_targets": "a part of cross_entropy",
+    "scatter": "PyTorch leaves open which of repeated positions wins",
+}
 
 LEFT_OUT = {
     "conv2d-6": "PyTorch returns a wrong shape where there are no channels",
     "batch_norm-3": "PyTorch fails where there are no channels",
     "layer_norm-3": "the gradient of a row of one element is 0, PyTorch's 1e-16",
+    "layer_norm_grad-3": "the same",
+    "embedding_grad-2": "PyTorch has no gradient where there are no ids",
 }
 
 CASES = [
     pytest.param(OPS[name], s, id=f"{name}-{i}")
     for name in TORCH
-    if name in OPS
     for i, s in enumerate(testing.samples(OPS[name]))
     if f"{name}-{i}" not in LEFT_OUT
 ]
 
 
 def reference(op, values: list, attrs: dict):
-    """PyTorch's outputs, and the operands that require a gradient by position."""
+    """PyTorch's outputs (None for one that it has not), and the operands that require a gradient by position."""
     operands = [torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for v in values]
     inputs = {i: x for i, x in enumerate(operands) if torch.is_tensor(x) and x.is_floating_point()}
     for x in inputs.values():
@@ -296,9 +385,8 @@ def assert_agrees(got, expected) -> None:
     assert testing.error(got, wanted) <= 1e-13
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_every_entry_is_an_op(name):
-    assert name in OPS
+def test_every_op_is_compared_or_absent_from_torch():
+    assert OPS.keys() == TORCH.keys() ^ ABSENT.keys()
 
 
 @pytest.mark.parametrize(("op", "s"), CASES)
@@ -307,7 +395,8 @@ def test_value_agrees_with_torch(op, s, device):
     got, _ = testing.call(op, values, s.attrs, device)
     expected, _ = reference(op, values, s.attrs)
     for a, b in zip(got, expected, strict=True):
-        assert_agrees(a, b)
+        if b is not None:
+            assert_agrees(a, b)
 
 
 @pytest.mark.parametrize(("op", "s"), [c for c in CASES if c.values[0].vjp is not None])
@@ -315,7 +404,7 @@ def test_gradient_agrees_with_torch(op, s, device):
     values = testing.arrays(op, s)
     outputs, operands = testing.call(op, values, s.attrs, device, requires_grad=True)
     expected, inputs = reference(op, values, s.attrs)
-    flowing = [i for i, y in enumerate(outputs) if dtypes.kind(y.dtype) == "float" and y.requires_grad]
+    flowing = [i for i, y in enumerate(outputs) if expected[i] is not None and y.requires_grad]
     rng = np.random.default_rng(0)
     seeds = [rng.normal(size=outputs[i].shape) for i in flowing]
     if not flowing:
