@@ -22,36 +22,36 @@ from dlcore.tensor import Tensor
 def _gru(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, lengths: Any, *, reverse: bool = False
 ) -> Any:
-    inputs, h = rnn.projected(xp, x, w_ih, b_ih), h0
-    found: dict[int, Any] = {}
-    for t in rnn.steps(x.shape[0], reverse):
+    inputs = rnn.projected(xp, x, w_ih, b_ih)
+
+    def step(t: int, h: Any) -> Any:
         states = xp.matmul(h, xp.matrix_transpose(w_hh))
         states = states if b_hh is None else states + b_hh
         (r, z, n), (hr, hz, m) = rnn.parts(inputs[t, ...], 3), rnn.parts(states, 3)
         r, z = rnn.sigmoid(xp, r + hr), rnn.sigmoid(xp, z + hz)
         n = xp.tanh(n + r * m)
-        h = rnn.hold(xp, lengths, t, (1 - z) * n + z * h, h)
-        found[t] = h, rnn.hold(xp, lengths, t, xp.concat([r, z, n, m], axis=1), None)
-    return tuple(xp.stack([found[t][k] for t in range(x.shape[0])]) for k in range(2))
+        return ((1 - z) * n + z * h,), (xp.concat([r, z, n, m], axis=1),)
+
+    return tuple(rnn.unroll(xp, step, [h0], lengths, x.shape[0], reverse)[1])
 
 
 def _gru_grad(
     xp: Any, dh: Any, dgates: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, h: Any, gates: Any, lengths: Any, *,
     reverse: bool = False,
 ) -> Any:  # fmt: skip
-    previous, carry = rnn.before(h, h0, reverse), xp.zeros_like(h0)
-    found: dict[int, Any] = {}
-    for t in rnn.steps(x.shape[0], not reverse):
-        total = dh[t, ...] + carry
-        into, around, kept = _step_grad(
-            xp, total, None if dgates is None else dgates[t, ...], gates[t, ...], previous[t]
-        )
-        found[t] = rnn.hold(xp, lengths, t, into, None), rnn.hold(xp, lengths, t, around, None)
-        carry = rnn.hold(xp, lengths, t, kept + xp.matmul(found[t][1], w_hh), total)
-    inputs, states = (xp.stack([found[t][k] for t in range(x.shape[0])]) for k in range(2))
+    previous = rnn.before(h, h0, reverse)
+
+    def step(t: int, total: Any) -> Any:
+        more = None if dgates is None else dgates[t, ...]
+        inputs, states, kept = _step_grad(xp, total, more, gates[t, ...], previous[t])
+        return (kept + xp.matmul(states, w_hh),), (inputs, states)
+
+    (dh0,), (_, inputs, states) = rnn.unroll(
+        xp, step, [xp.zeros_like(h0)], lengths, x.shape[0], not reverse, into=[dh]
+    )  # fmt: skip
     dx, dw_ih, db_ih = rnn.weight_gradients(xp, inputs, x, w_ih)
     _, dw_hh, db_hh = rnn.weight_gradients(xp, states, xp.stack(previous), w_hh)
-    return dx, carry, dw_ih, dw_hh, db_ih, db_hh
+    return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
 
 
 def _step_grad(xp: Any, dh: Any, dgates: Any, gates: Any, before: Any) -> tuple[Any, Any, Any]:

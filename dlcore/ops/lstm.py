@@ -21,37 +21,32 @@ from dlcore.tensor import Tensor
 def _lstm(
     xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b: Any, lengths: Any, *, reverse: bool = False
 ) -> Any:
-    z, h, c = rnn.projected(xp, x, w_ih, b), h0, c0
-    found: dict[int, Any] = {}
-    for t in rnn.steps(x.shape[0], reverse):
+    z = rnn.projected(xp, x, w_ih, b)
+
+    def step(t: int, h: Any, c: Any) -> Any:
         i, f, g, o = rnn.parts(z[t, ...] + xp.matmul(h, xp.matrix_transpose(w_hh)), 4)
         i, f, g, o = rnn.sigmoid(xp, i), rnn.sigmoid(xp, f), xp.tanh(g), rnn.sigmoid(xp, o)
-        new = f * c + i * g
-        h = rnn.hold(xp, lengths, t, o * xp.tanh(new), h)
-        c = rnn.hold(xp, lengths, t, new, c)
-        found[t] = h, c, rnn.hold(xp, lengths, t, xp.concat([i, f, g, o], axis=1), None)
-    return tuple(xp.stack([found[t][k] for t in range(x.shape[0])]) for k in range(3))
+        c = f * c + i * g
+        return (o * xp.tanh(c), c), (xp.concat([i, f, g, o], axis=1),)
+
+    return tuple(rnn.unroll(xp, step, [h0, c0], lengths, x.shape[0], reverse)[1])
 
 
 def _lstm_grad(
     xp: Any, dh: Any, dc: Any, dgates: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, h: Any, c: Any,
     gates: Any, lengths: Any, *, reverse: bool = False,
 ) -> Any:  # fmt: skip
-    earlier = rnn.before(c, c0, reverse)
-    carry_h, carry_c = xp.zeros_like(h0), xp.zeros_like(c0)
-    dz: dict[int, Any] = {}
-    for t in rnn.steps(x.shape[0], not reverse):
-        total_h = dh[t, ...] + carry_h
-        total_c = carry_c if dc is None else carry_c + dc[t, ...]
-        step, new_c = _step_grad(xp, total_h, total_c, None if dgates is None else dgates[t, ...], gates[t, ...],
-                                 earlier[t], c[t, ...])  # fmt: skip
-        dz[t] = rnn.hold(xp, lengths, t, step, None)
-        carry_h = rnn.hold(xp, lengths, t, xp.matmul(dz[t], w_hh), total_h)
-        carry_c = rnn.hold(xp, lengths, t, new_c, total_c)
-    stacked = xp.stack([dz[t] for t in range(x.shape[0])])
-    dx, dw_ih, db = rnn.weight_gradients(xp, stacked, x, w_ih)
-    dw_hh = rnn.weight_gradients(xp, stacked, xp.stack(rnn.before(h, h0, reverse)), w_hh)[1]
-    return dx, carry_h, carry_c, dw_ih, dw_hh, db
+    earlier, zeros = rnn.before(c, c0, reverse), [xp.zeros_like(h0), xp.zeros_like(c0)]
+
+    def step(t: int, total_h: Any, total_c: Any) -> Any:
+        more = None if dgates is None else dgates[t, ...]
+        dz, new_c = _step_grad(xp, total_h, total_c, more, gates[t, ...], earlier[t], c[t, ...])
+        return (xp.matmul(dz, w_hh), new_c), (dz,)
+
+    (dh0, dc0), (_, _, dz) = rnn.unroll(xp, step, zeros, lengths, x.shape[0], not reverse, into=[dh, dc])
+    dx, dw_ih, db = rnn.weight_gradients(xp, dz, x, w_ih)
+    dw_hh = rnn.weight_gradients(xp, dz, xp.stack(rnn.before(h, h0, reverse)), w_hh)[1]
+    return dx, dh0, dc0, dw_ih, dw_hh, db
 
 
 def _step_grad(xp: Any, dh: Any, dc: Any, dgates: Any, gates: Any, before: Any, after: Any) -> tuple[Any, Any]:

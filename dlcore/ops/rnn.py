@@ -7,7 +7,8 @@ step taken is the final one. `reverse` takes the steps from the last to the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from dlcore.ops.shape import where
 from dlcore.ops.window import as_tensor
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Tensor
+
+Step = Callable[..., tuple[Sequence[Any], Sequence[Any]]]
 
 
 def steps(count: int, reverse: bool) -> list[int]:
@@ -50,6 +53,24 @@ def hold(xp: Any, lengths: Any, t: int, new: Any, old: Any) -> Any:
     if lengths is None:
         return new
     return xp.where((lengths > t)[:, None], new, xp.zeros_like(new) if old is None else old)
+
+
+def unroll(
+    xp: Any, step: Step, states: Sequence[Any], lengths: Any, count: int, reverse: bool, into: Sequence[Any] = ()
+) -> tuple[Sequence[Any], list[Any]]:
+    """Take all steps: `new states, results = step(t, *states)`.
+
+    into: for each state None or `[T,N,H]`, which is added to it before each step (gradients that flow into a step).
+    Past the end of a sequence its states stay and its results are 0. Returns the last states and, stacked in order of
+    time, the states and the results of every step.
+    """
+    found: dict[int, list[Any]] = {}
+    for t in steps(count, reverse):
+        states = [s if more is None else s + more[t, ...] for s, more in zip_longest(states, into)]
+        new, results = step(t, *states)
+        states = [hold(xp, lengths, t, n, s) for n, s in zip(new, states, strict=True)]
+        found[t] = [*states, *(hold(xp, lengths, t, r, None) for r in results)]
+    return states, [xp.stack(list(column)) for column in zip(*(found[t] for t in range(count)), strict=True)]
 
 
 def before(states: Any, first: Any, reverse: bool) -> list[Any]:
@@ -125,28 +146,26 @@ def _rnn(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b: Any, lengths: Any, *, activation: str = "tanh",
     reverse: bool = False,
 ) -> Any:  # fmt: skip
-    z, h = projected(xp, x, w_ih, b), h0
-    found: dict[int, Any] = {}
-    for t in steps(x.shape[0], reverse):
+    z = projected(xp, x, w_ih, b)
+
+    def step(t: int, h: Any) -> Any:
         new = z[t, ...] + xp.matmul(h, xp.matrix_transpose(w_hh))
-        new = xp.tanh(new) if activation == "tanh" else xp.where(new > 0, new, xp.zeros_like(new))
-        h = found[t] = hold(xp, lengths, t, new, h)
-    return xp.stack([found[t] for t in range(x.shape[0])])
+        return (xp.tanh(new) if activation == "tanh" else xp.where(new > 0, new, xp.zeros_like(new)),), ()
+
+    return unroll(xp, step, [h0], lengths, x.shape[0], reverse)[1][0]
 
 
 def _rnn_grad(
     xp: Any, dh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, h: Any, lengths: Any, *, activation: str = "tanh",
     reverse: bool = False,
 ) -> Any:  # fmt: skip
-    previous, carry = before(h, h0, reverse), xp.zeros_like(h0)
-    dz: dict[int, Any] = {}
-    for t in steps(x.shape[0], not reverse):
-        total = dh[t, ...] + carry
-        dz[t] = hold(xp, lengths, t, total * _SLOPES[activation](xp, h[t, ...]), None)
-        carry = hold(xp, lengths, t, xp.matmul(dz[t], w_hh), total)
-    stacked = xp.stack([dz[t] for t in range(x.shape[0])])
-    dx, dw_ih, db = weight_gradients(xp, stacked, x, w_ih)
-    return dx, carry, dw_ih, weight_gradients(xp, stacked, xp.stack(previous), w_hh)[1], db
+    def step(t: int, total: Any) -> Any:
+        dz = total * _SLOPES[activation](xp, h[t, ...])
+        return (xp.matmul(dz, w_hh),), (dz,)
+
+    (dh0,), (_, dz) = unroll(xp, step, [xp.zeros_like(h0)], lengths, x.shape[0], not reverse, into=[dh])
+    dx, dw_ih, db = weight_gradients(xp, dz, x, w_ih)
+    return dx, dh0, dw_ih, weight_gradients(xp, dz, xp.stack(before(h, h0, reverse)), w_hh)[1], db
 
 
 def _known_activation(d: Dims, *, activation: str, **_: Any) -> Mapping[str, Any]:
