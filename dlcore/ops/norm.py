@@ -46,6 +46,17 @@ def _apply(y: Any, scale: Any, bias: Any) -> Any:
     return y if bias is None else y + bias
 
 
+def _gradients(
+    xp: Any, dy: Any, z: Any, rate: Any, scale: Any, axes: Axes, others: Axes, centre: bool = True
+) -> tuple[Any, Any, Any]:
+    """Gradients of `z * scale + bias` for x, scale and bias.
+
+    z: x normalised along `axes`. others: the axes over which scale and bias repeat.
+    """
+    dx = _unnormalise(xp, _apply(dy, scale, None), z, rate, axes, centre)
+    return dx, xp.sum(dy * z, axis=others), xp.sum(dy, axis=others)
+
+
 def _per_channel(xp: Any, v: Any, rank: int) -> Any:
     """`v[C]` in the shape that lines up with `x[N,C,...]`."""
     return None if v is None else xp.reshape(v, (v.shape[0], *(1,) * (rank - 2)))
@@ -70,14 +81,12 @@ def _batch_norm(xp: Any, x: Any, scale: Any, bias: Any, *, eps: float = 1e-5) ->
 def _batch_norm_grad(
     xp: Any, dy: Any, dmean: Any, dvar: Any, x: Any, scale: Any, mean: Any, var: Any, *, eps: float = 1e-5
 ) -> Any:
-    axes, c, count = _but_channel(x.ndim), x.shape[1], x.shape[0] * prod(x.shape[2:])
+    axes, count = _but_channel(x.ndim), x.shape[0] * prod(x.shape[2:])
     scale, mean, var, dmean, dvar = (_per_channel(xp, v, x.ndim) for v in (scale, mean, var, dmean, dvar))
     rate = 1 / xp.sqrt(var + eps)
     z = (x - mean) * rate
-    dx = _unnormalise(xp, _apply(dy, scale, None), z, rate, axes)
-    dx = dx + (dmean + 2 * dvar * (x - mean)) / max(count, 1)
-    dscale, dbias = xp.sum(dy * z, axis=axes, keepdims=True), xp.sum(dy, axis=axes, keepdims=True)
-    return dx, xp.reshape(dscale, (c,)), xp.reshape(dbias, (c,))
+    dx, dscale, dbias = _gradients(xp, dy, z, rate, scale, axes, axes)
+    return dx + (dmean + 2 * dvar * (x - mean)) / max(count, 1), dscale, dbias
 
 
 def _batch_norm_inference(xp: Any, x: Any, mean: Any, var: Any, scale: Any, bias: Any, *, eps: float = 1e-5) -> Any:
@@ -148,9 +157,7 @@ def _layer_norm(xp: Any, x: Any, scale: Any, bias: Any, *, eps: float = 1e-5) ->
 
 def _layer_norm_grad(xp: Any, dy: Any, x: Any, scale: Any, *, eps: float = 1e-5) -> Any:
     axes, rows = (x.ndim - 1,), tuple(range(x.ndim - 1))
-    z, rate = _normalise(xp, x, axes, eps)
-    dx = _unnormalise(xp, _apply(dy, scale, None), z, rate, axes)
-    return dx, xp.sum(dy * z, axis=rows), xp.sum(dy, axis=rows)
+    return _gradients(xp, dy, *_normalise(xp, x, axes, eps), scale, axes, rows)
 
 
 def _rms_norm(xp: Any, x: Any, scale: Any, *, eps: float = 1e-5) -> Any:
@@ -159,9 +166,7 @@ def _rms_norm(xp: Any, x: Any, scale: Any, *, eps: float = 1e-5) -> Any:
 
 def _rms_norm_grad(xp: Any, dy: Any, x: Any, scale: Any, *, eps: float = 1e-5) -> Any:
     axes, rows = (x.ndim - 1,), tuple(range(x.ndim - 1))
-    z, rate = _normalise(xp, x, axes, eps, centre=False)
-    dx = _unnormalise(xp, _apply(dy, scale, None), z, rate, axes, centre=False)
-    return dx, xp.sum(dy * z, axis=rows)
+    return _gradients(xp, dy, *_normalise(xp, x, axes, eps, centre=False), scale, axes, rows, centre=False)[:2]
 
 
 _ROWS: list[tuple[Shape, bool, dict[str, Any]]] = [
@@ -299,7 +304,7 @@ group_norm: Op = define(
     "group_norm",
     "x[N,C,S...]:float scale[C]:float? bias[C]:float? -> y[N,C,S...]",
     _group_norm,
-    vjp=lambda g, x, scale, groups, eps: group_norm_grad(g, x, scale, groups=groups, eps=eps),
+    vjp=lambda g, x, scale, attrs: group_norm_grad(g, x, scale, **attrs),
     infer=_check_groups,
     flops=lambda d: 8 * d.N * d.C * d.size("S"),
     samples=lambda: [sample(x, x[1:2] if full else None, x[1:2], **a) for x, full, a in _GROUPS],
