@@ -21,6 +21,7 @@ from dlcore.tensor import Tensor
 
 Xp = Any
 Array = Any
+Attrs = Mapping[str, Any]
 
 
 def _weights(
@@ -87,31 +88,13 @@ def _sizes(d: Dims, *, reduction: str, **_: Any) -> Mapping[str, Any]:
 
 
 def _logits_gradient(
-    g_lse: Tensor,
-    g_loss: Tensor,
-    logits: Tensor,
-    lse: Tensor,
-    labels: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
+    g_lse: Tensor, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None, attrs: Attrs
 ) -> Tensor:
-    out: Tensor = cross_entropy_grad(
-        g_lse,
-        g_loss,
-        logits,
-        lse,
-        labels,
-        weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-    )
+    out: Tensor = cross_entropy_grad(g_lse, g_loss, logits, lse, labels, weight, **attrs)
     return out
 
 
-def _wide(promoted: Any, attrs: Mapping[str, Any]) -> Any:
+def _wide(promoted: Any, attrs: Attrs) -> Any:
     """Of 16-bit logits lse is float32: the softmax is exp(logits - lse)."""
     return dtypes.float32 if dtypes.is_half(promoted) else promoted
 
@@ -161,21 +144,13 @@ def _grad_reference(
 
 
 def _grad_vjp(
-    g: Tensor,
-    g_lse: Tensor,
-    g_loss: Tensor,
-    logits: Tensor,
-    lse: Tensor,
-    labels: Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> tuple[Tensor, ...]:
+    g: Tensor, g_lse: Tensor, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None,
+    attrs: Attrs,
+) -> tuple[Tensor, ...]:  # fmt: skip
     g, logits, lse = (astype(x, dtype=dtypes.float32) if dtypes.is_half(x.dtype) else x for x in (g, logits, lse))
-    known = {"num_classes": logits.shape[1], "ignore_index": ignore_index, "dtype": logits.dtype}
-    t = targets(labels, weight, label_smoothing=label_smoothing, **known)
-    divisor = targets(labels, weight, **known).sum() if reduction == "mean" else 1.0
+    known = {"num_classes": logits.shape[1], "ignore_index": attrs["ignore_index"], "dtype": logits.dtype}
+    t = targets(labels, weight, label_smoothing=attrs["label_smoothing"], **known)
+    divisor = targets(labels, weight, **known).sum() if attrs["reduction"] == "mean" else 1.0
     total = t.sum(axis=1)
     gp = g * exp(logits - expand_dims(lse, 1))
     to_logits = gp * expand_dims(g_loss / divisor * total + g_lse, 1)
