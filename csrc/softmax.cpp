@@ -56,14 +56,24 @@ DL_INLINE double sum_of(Index n, const T* x) {
 }
 
 template <class T>
+struct Shifted {
+  T shift;
+  double total;
+};
+// y = exp(x - shift) with the largest element as shift, and their sum; 1 for a row of -inf alone.
+template <class T>
+DL_INLINE Shifted<T> exp_of_row(Index n, const T* x, T* y) {
+  const T shift = shift_of(n, x);
+  map_row(n, y, [=](Index i, auto count) DL_INLINE_LAMBDA { return exp(load(x + i, count) - shift); });
+  const double total = sum_of(n, y);
+  return {shift, total == 0 ? 1 : total};
+}
+
+template <class T>
 void softmax(Index rows, Index n, const void* from, void* to) {
   for_rows(rows, n, [=](Index start) {
-    const T* x = static_cast<const T*>(from) + start;
     T* y = static_cast<T*>(to) + start;
-    const T shift = shift_of(n, x);
-    map_row(n, y, [=](Index i, auto count) DL_INLINE_LAMBDA { return exp(load(x + i, count) - shift); });
-    const double total = sum_of(n, y);
-    const T scale = T(1 / (total == 0 ? 1 : total));
+    const T scale = T(1 / exp_of_row(n, static_cast<const T*>(from) + start, y).total);
     map_row(n, y, [=](Index i, auto count) DL_INLINE_LAMBDA { return load(y + i, count) * scale; });
   });
 }
@@ -73,10 +83,8 @@ void log_softmax(Index rows, Index n, const void* from, void* to) {
   for_rows(rows, n, [=](Index start) {
     const T* x = static_cast<const T*>(from) + start;
     T* y = static_cast<T*>(to) + start;
-    const T shift = shift_of(n, x);
-    map_row(n, y, [=](Index i, auto count) DL_INLINE_LAMBDA { return exp(load(x + i, count) - shift); });
-    const double total = sum_of(n, y);
-    const T log_total = T(total == 0 ? 0 : ::log(total));
+    const Shifted<T> row = exp_of_row(n, x, y);
+    const T shift = row.shift, log_total = T(::log(row.total));
     map_row(n, y, [=](Index i, auto count) DL_INLINE_LAMBDA { return load(x + i, count) - shift - log_total; });
   });
 }
