@@ -251,24 +251,51 @@ def test_an_update_counts_as_overwriting():
         y.sum().backward()
 
 
+def take_steps(opt, params, first, count):
+    for step in range(first, first + count):
+        for p in params:
+            p.grad = dl.tensor(gradient(p.numpy(), step), p.dtype, p.device)
+        opt.step()
+
+
 @pytest.mark.parametrize(("name", "options"), EVERY)
 def test_training_goes_on_from_a_saved_state(name, options, tmp_path):
-    def steps(opt, params, first, count):
-        for step in range(first, first + count):
-            for p in params:
-                p.grad = dl.tensor(gradient(p.numpy(), step))
-            opt.step()
-
     params = [nn.Parameter(x) for x in start_values("float32")]
     opt = getattr(optim, name)(params, lr=0.05, **options)
-    steps(opt, params, 0, 3)
+    take_steps(opt, params, 0, 3)
     dl.save(tmp_path / "opt.safetensors", opt.state_dict())
     twins = [nn.Parameter(p.numpy()) for p in params]
     again = getattr(optim, name)(twins, lr=0.3)
     again.load_state_dict(dl.load(tmp_path / "opt.safetensors"))
-    steps(opt, params, 3, 3)
-    steps(again, twins, 3, 3)
+    take_steps(opt, params, 3, 3)
+    take_steps(again, twins, 3, 3)
     for p, twin in zip(params, twins, strict=True):
+        np.testing.assert_array_equal(p.numpy(), twin.numpy())
+
+
+class Bag(nn.Module):
+    def __init__(self, params):
+        self.params = params
+
+
+@pytest.mark.parametrize(("name", "options"), EVERY)
+@pytest.mark.parametrize(("before", "after"), [("float32", "float64"), ("float32", "float16"), ("float16", "float32")])
+def test_the_state_follows_parameters_that_move(name, options, before, after, device):
+    """As if it had been saved, cast and loaded by an optimizer of the parameters as they are now."""
+    kept = "float64" if after == "float64" else "float32"
+    model = Bag([nn.Parameter(dl.tensor(x, before, device)) for x in start_values()])
+    opt = getattr(optim, name)(model.parameters(), lr=0.05, **options)
+    take_steps(opt, model.params, 0, 3)
+    saved = {key: x.to("numpy") for key, x in opt.state_dict().items() if not key.endswith("master")}
+    saved |= {key: x.astype(kept) for key, x in saved.items() if key.startswith("param") and x.dtype == "float32"}
+    model.to("numpy").astype(after)
+    twins = [nn.Parameter(dl.tensor(p.numpy(), device="numpy")) for p in model.params]
+    again = getattr(optim, name)(twins)
+    again.load_state_dict(saved)
+    take_steps(opt, model.params, 3, 9)
+    take_steps(again, twins, 3, 9)
+    for p, twin in zip(model.params, twins, strict=True):
+        assert (p.dtype.name, p.device) == (after, "numpy")
         np.testing.assert_array_equal(p.numpy(), twin.numpy())
 
 

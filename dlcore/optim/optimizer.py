@@ -27,15 +27,35 @@ BELOW_ONE = {"betas", "alpha", "rho"}
 class Slot:
     """What an optimizer knows of one parameter.
 
-    count: updates so far. state: arrays by name. master: float32 copy of a 16-bit parameter, on which the updates are
-    made; `version` tells whether somebody else wrote the parameter since.
+    count: updates so far. state: arrays by name, on `backend` and for a parameter of `dtype`. master: float32 copy of a
+    16-bit parameter, on which the updates are made; `version` tells whether somebody else wrote the parameter since.
     """
 
     def __init__(self, param: Tensor) -> None:
         self.param = param
         self.count = 0
-        self.state: dict[str, Array] = {}
         self.version = -1
+        self._hold({}, None)
+
+    def _hold(self, state: dict[str, Array], dtype: Any) -> None:
+        self.state, self.backend, self.dtype = state, self.param._backend, dtype
+
+    def follow(self) -> None:
+        """Bring the state to the parameter's device and dtype, after it was moved or cast."""
+        backend, dtype = self.param._backend, self.param.dtype
+        if backend is self.backend and dtype == self.dtype:
+            return
+        state = {name: array for name, array in self.state.items() if name != "master" or self.half}
+        if backend is not self.backend:
+            state = {name: backend.asarray(self.backend.to_numpy(a), copy=True) for name, a in state.items()}
+        kept = dtypes.float32 if self.half else dtype
+        self._hold({name: backend.cast(array, kept) for name, array in state.items()}, dtype)
+
+    def load(self, count: int, state: dict[str, Array]) -> None:
+        """Take over a saved state, of arrays on the parameter's device and of any dtype."""
+        self.count = count
+        self.version = self.param.version if "master" in state else -1
+        self._hold(state, None)
 
     @property
     def half(self) -> bool:
@@ -63,7 +83,8 @@ class Optimizer:
     params: tensors, or groups `{"params": [...], "lr": ...}` with settings of their own.
     settings: defaults of all groups. on_nonfinite: what to do when a gradient holds NaN or infinity: "allow" it, "skip"
     the whole step (counted in `skipped`), or "raise".
-    Parameters without a gradient are left alone. 16-bit parameters are updated through a float32 copy.
+    Parameters without a gradient are left alone. 16-bit parameters are updated through a float32 copy. The state of a
+    parameter that is moved or cast (`model.to`, `model.astype`) follows it at the next step.
     Raises ArgumentError for settings out of range and for parameters that are no leaves or occur twice.
 
     Gradient accumulation is calling `backward` several times between steps:
@@ -169,6 +190,7 @@ class Optimizer:
             for slot in slots:
                 param = slot.param
                 if param.grad is not None:
+                    slot.follow()
                     if slot.count == 0 or not names <= slot.state.keys():
                         self.new_state(slot, group)
                     slot.count += 1
@@ -215,6 +237,7 @@ class Optimizer:
             state |= {f"group.{g}.{k}": tensor(v, "float64", "numpy") for k, v in group.items() if k != "params"}
         for i, slot in enumerate(self._all_slots()):
             if slot.count:
+                slot.follow()
                 state[f"param.{i}.count"] = tensor(slot.count, device="numpy")
                 state |= {f"param.{i}.{name}": tensor(a, device=slot.param.device) for name, a in slot.state.items()}
         return state
@@ -231,8 +254,7 @@ class Optimizer:
         for group, new in zip(self.groups, settings, strict=True):
             group.update(new)
         for slot, (count, arrays) in zip(self._all_slots(), found, strict=True):
-            slot.count, slot.state = count, arrays
-            slot.version = slot.param.version if "master" in arrays else -1
+            slot.load(count, arrays)
 
     def _all_slots(self) -> Iterator[Slot]:
         return (slot for slots in self._slots for slot in slots)
