@@ -5,7 +5,7 @@ import pytest
 
 import dlcore as dl
 from dlcore import nn
-from dlcore.errors import ArgumentError, ShapeError
+from dlcore.errors import ArgumentError, DTypeError, ShapeError
 
 N, L, S, E, HEADS = 2, 4, 5, 6, 3
 
@@ -156,10 +156,16 @@ def test_sinusoidal_encoding():
     assert nn.sinusoidal_encoding(3, 5).shape == (3, 5)
 
 
+def masked(**masks):
+    return nn.MultiheadAttention(E, HEADS)(dl.zeros((N, L, E)), **masks)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: nn.MultiheadAttention(6, 4), ArgumentError, "6 features do not split into 4 heads"),
+        (lambda: masked(mask=np.eye(L, dtype=int)), DTypeError, r"mask must be bool \(True: visible\) .*; got int64"),
+        (lambda: masked(key_mask=np.ones((N, L))), DTypeError, "key_mask must be bool, True for visible; got float64"),
         (lambda: mha(nn)(dl.zeros((L, E))), ShapeError, r"multihead_attention: expected query\[N,L,E\]"),
         (lambda: mha(nn)(dl.zeros((N, L, E + 1))), ShapeError, "linear: expected"),
         (lambda: nn.SinusoidalEncoding(6, max_len=3)(dl.zeros((1, 4, 6))), ShapeError, "4 exceed max_len 3"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore.creation import tensor, zeros
-from dlcore.errors import ArgumentError, ShapeError
+from dlcore.errors import ArgumentError, DTypeError, ShapeError
 from dlcore.nn import init
 from dlcore.nn.dropout import Dropout
 from dlcore.nn.linear import Linear
@@ -19,6 +19,10 @@ from dlcore.tensor import Tensor
 
 class MultiheadAttention(Module):
     """Attention with `num_heads` heads of size embed_dim / num_heads. Vaswani et al. (2017), section 3.2.2.
+
+    It differs from PyTorch's layer of that name in two ways. Sequences are always BATCH FIRST, `[N, L, E]`. In boolean
+    masks True means VISIBLE, as for `dl.scaled_dot_product_attention`, where that layer has hidden; invert its masks:
+    `mask=~attn_mask`, `key_mask=~key_padding_mask`. Float masks are added to the scores in both.
 
     in_proj_weight `[3E, E]` holds the projections of query, key and value, Glorot uniform; biases start at zero.
     dropout: of the attention weights. Raises ArgumentError where the heads do not divide `embed_dim`.
@@ -44,8 +48,9 @@ class MultiheadAttention(Module):
     ) -> Tensor:  # fmt: skip
         """`query[N, L, E]` attends to `key[N, S, E]` and `value[N, S, E]` (default: the query, the key).
 
-        mask: bool, True where attention is allowed, or floats added to the scores; `[L, S]` or what broadcasts to
-        `[N, heads, L, S]`. key_mask: bool `[N, S]`, False for padding. causal: position i sees keys 0 to i only.
+        mask: bool, True for VISIBLE (PyTorch's layer: hidden), or floats added to the scores; `[L, S]` or what
+        broadcasts to `[N, heads, L, S]`. key_mask: bool `[N, S]`, True for VISIBLE, False for padding. causal: position
+        i sees keys 0 to i only. A query that sees no key gets the output of zeros: its bias.
         """
         key = query if key is None else key
         value = key if value is None else value
@@ -83,7 +88,10 @@ def _joined(mask: Any, key_mask: Any) -> Any:
     """One mask for attention from a mask of pairs and a mask of keys."""
     if key_mask is None:
         return mask
-    keys = (key_mask if isinstance(key_mask, Tensor) else tensor(key_mask)).reshape(-1, 1, 1, key_mask.shape[-1])
+    keys = key_mask if isinstance(key_mask, Tensor) else tensor(key_mask)
+    if keys.dtype != np.bool_:
+        raise DTypeError(f"multihead_attention: key_mask must be bool, True for visible; got {keys.dtype}")
+    keys = keys.reshape(-1, 1, 1, keys.shape[-1])
     if mask is None:
         return keys
     pairs = mask if isinstance(mask, Tensor) else tensor(mask)

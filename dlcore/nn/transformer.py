@@ -1,7 +1,8 @@
 """Transformer layers. Vaswani et al., "Attention is all you need" (2017). Sequences are batch first: `[N, L, E]`.
 
-Masks are boolean, True where attention is allowed, or floats that are added to the scores; `mask` is `[L, S]` or
-broadcasts to `[N, heads, L, S]`; `key_mask` is `[N, S]`, False for padding.
+Boolean masks are True where a key is VISIBLE: those of PyTorch's layers, True where it is hidden, must be inverted.
+Float masks are added to the scores. `mask` is `[L, S]` or broadcasts to `[N, heads, L, S]`; `key_mask` is `[N, S]`,
+False for padding.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import dtypes
-from dlcore.errors import ArgumentError, ShapeError
+from dlcore.errors import ArgumentError, DTypeError, ShapeError
 from dlcore.op import Arr, Op, Sample, define, sample
 from dlcore.ops.derive import define_derived
 from dlcore.ops.matmul import matmul
@@ -144,7 +144,7 @@ def scaled_dot_product_attention(
     causal: query t sees keys 0 to t. A query that sees no key gets 0.
     dropout_p: probability with which a weight is dropped. scale: of the logits (None: 1/sqrt(D)).
     k and v may have fewer heads than q, if their number divides H: consecutive queries share them.
-    Raises ShapeError, ArgumentError.
+    Raises ShapeError, ArgumentError, DTypeError (a mask of whole numbers).
 
     >>> scaled_dot_product_attention(*[dl.ones((2, 4, 5, 8))] * 3, causal=True).shape
     (2, 4, 5, 8)
@@ -177,6 +177,11 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, causal: bool, dropout_p: float, s
 
 def _bias(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:
     """A mask as what is added to the logits, with the last two sizes (T, S)."""
+    if dtypes.kind(mask.dtype) == "int":
+        raise DTypeError(
+            "scaled_dot_product_attention: mask must be bool (True: visible) or floats added to the logits; "
+            f"got {mask.dtype}"
+        )
     wanted = q.shape[-2], k.shape[-2]
     if mask.ndim < 2:
         mask = mask.reshape(*(1,) * (2 - mask.ndim), *mask.shape)
