@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import functools
 import heapq
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from dlcore import dtypes
 from dlcore.errors import GraphError
 from dlcore.op import OPS, GradientRule, Op, flat_gradients
-from dlcore.tensor import Tensor
+from dlcore.tensor import Meta, Tensor, clock
 
 if TYPE_CHECKING:
     from dlcore.dispatch import Plan
     from dlcore.signature import Shape
 
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
+Grads: TypeAlias = "list[Tensor | None]"  # per output of a node
 Leaves = dict[int, tuple[Tensor, Tensor]]
 _NOTHING: dict[int, Any] = {}
 
@@ -35,7 +35,7 @@ class _Mode(threading.local):
 
 
 mode = _Mode()
-_sequence = itertools.count()
+_new = object.__new__
 
 
 class Saves(NamedTuple):
@@ -50,86 +50,89 @@ class Saves(NamedTuple):
 class Node:
     """One recorded call."""
 
-    __slots__ = ("__weakref__", "attrs", "edges", "inputs", "outputs", "plan", "rules", "sequence", "versions")
+    __slots__ = ("__weakref__", "attrs", "edges", "inputs", "outputs", "plan", "saves", "sequence")
 
     plan: Plan
     attrs: Mapping[str, Any]
     edges: Sequence[Edge]
-    rules: Sequence[GradientRule]
-    inputs: dict[int, Any] | None  # saved operands; None once the graph is freed
-    versions: dict[int, int]  # of those operands that can be overwritten, when they were saved
-    outputs: dict[int, Any]  # saved results
+    saves: Saves
+    inputs: Any  # saved operands by index; None once the graph is freed
+    outputs: Any  # saved results by index
     sequence: int
 
-    def __init__(self, plan: Plan, attrs: Mapping[str, Any], saves: Saves, operands: Any, arrays: Any) -> None:
-        self.plan = plan
-        self.attrs = attrs
-        edges: list[Edge] = [None] * len(operands)
-        self.edges = edges
-        for i in saves.edges:
-            x = operands[i]
-            edges[i] = x if x._node is None else (x._node, x._index)
-        self.rules = saves.rules
-        self.inputs = {i: operands[i] for i in saves.inputs} if saves.inputs else _NOTHING
-        self.versions = _versions(self.inputs) if saves.inputs else _NOTHING
-        self.outputs = {i: arrays[i] for i in saves.outputs} if saves.outputs else _NOTHING
-        self.sequence = next(_sequence)
-
-    def gradients(self, grads: list[Tensor | None]) -> Sequence[Tensor | None]:
+    def gradients(self, grads: Grads) -> Sequence[Tensor | None]:
         """Gradients of the operands for gradients of the outputs."""
         if self.inputs is None:
             raise GraphError(
                 f"{self.plan.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
             )
-        self._check_versions()
+        self._check_overwrites()
         found: list[Tensor | None] = [None] * len(self.edges)
-        for rule in self.rules:
-            result = rule.fn(*[self._value(source, key, grads) for source, key in rule.needs])
+        for rule in self.saves.rules:
+            result = rule.fn(*[_VALUES[source](self, key, grads) for source, key in rule.needs])
             if rule.operand is None:
                 return flat_gradients(result, len(self.edges))
             found[rule.operand] = result
         return found
 
-    def _check_versions(self) -> None:
-        assert self.inputs is not None
-        for i, version in self.versions.items():
-            if self.inputs[i].version != version:
+    def _check_overwrites(self) -> None:
+        for i in self.saves.inputs:
+            if isinstance(self.inputs[i], Tensor) and self.inputs[i].version > self.sequence:
                 operand = self.plan.op.signature.operand(i).name
                 raise GraphError(
                     f"{self.plan.op.name}: operand {operand} was overwritten in place after the forward pass; run "
                     "forward again, or overwrite after backward()"
                 )
 
-    def _value(self, source: str, key: Any, grads: list[Tensor | None]) -> Any:
-        if source == "grad":
-            grad = grads[key]
-            return self._zeros(key) if grad is None else grad
-        if source == "input":
-            return self.inputs[key]  # type: ignore[index]
-        if source == "grad or None":
-            return grads[key]
-        if source == "output":
-            return Tensor._wrap(self.outputs[key], self.plan.backend, self, key)
-        if source == "attr":
-            return self.attrs[key]
-        if source == "attrs":
-            return self.attrs
-        if source == "needs":
-            return tuple(e is not None for e in self.edges)
-        if source.endswith("s"):  # of a variadic operand
-            return tuple([self._value(source[:-1], i, grads) for i in range(key, len(self.edges))])
-        meta = self.plan.operands[key]
-        return None if meta is None else meta[source == "_dtype"]
-
     def _zeros(self, index: int) -> Tensor:
-        shape, dtype = self.plan.outputs[index]
-        return Tensor._wrap(self.plan.backend.full(shape, 0, dtype), self.plan.backend)
+        meta = self.plan.outputs[index]
+        return Tensor._wrap(self.plan.backend.full(meta.shape, 0, meta.dtype), self.plan.backend)
 
     def release(self) -> None:
         """Forget saved arrays and the way back."""
         self.inputs = None
-        self.outputs = self.versions = _NOTHING
-        self.edges = self.rules = ()
+        self.outputs = _NOTHING
+        self.edges = ()
+
+
+def _grad(node: Node, index: int, grads: Grads) -> Tensor:
+    found = grads[index]
+    return node._zeros(index) if found is None else found
+
+
+def _shape(node: Node, index: int, grads: Grads) -> Shape | None:
+    meta = node.plan.operands[index]
+    return None if meta is None else meta.shape
+
+
+def _dtype(node: Node, index: int, grads: Grads) -> Any:
+    meta = node.plan.operands[index]
+    return None if meta is None else meta.dtype
+
+
+def _of_each(value: Callable[[Node, int, Grads], Any]) -> Callable[[Node, int, Grads], Any]:
+    return lambda node, first, grads: tuple([value(node, i, grads) for i in range(first, len(node.edges))])
+
+
+def _input(node: Node, index: int, grads: Grads) -> Any:
+    return node.inputs[index]
+
+
+_VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
+    "grad": _grad,
+    "grad or None": lambda node, index, grads: grads[index],
+    "input": _input,
+    "output": lambda node, index, grads: Tensor._wrap(node.outputs[index], node.plan.backend, node, index),
+    "_shape": _shape,
+    "_dtype": _dtype,
+    "inputs": _of_each(_input),
+    "_shapes": _of_each(_shape),
+    "_dtypes": _of_each(_dtype),
+    "attr": lambda node, name, grads: node.attrs[name],
+    "attrs": lambda node, _, grads: node.attrs,
+    "needs": lambda node, _, grads: tuple([e is not None for e in node.edges]),
+}
+"""What a vjp's parameter stands for, by `GradientRule.needs`."""
 
 
 def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any, wanted: int) -> Any:
@@ -142,20 +145,34 @@ def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], resu
         saves = plan.saves[wanted] = _what_to_save(plan, wanted)
     several = type(result) is tuple
     arrays = result if several else (result,)
-    node = Node(plan, attrs, saves, operands, arrays) if saves.rules else None
+    node = _node(plan, operands, attrs, arrays, saves) if saves.rules else None
     if several:
         pairs = enumerate(zip(arrays, plan.flows, strict=True))
         return tuple([Tensor._wrap(a, plan.backend, node if flows else None, i) for i, (a, flows) in pairs])
-    out = Tensor._wrap(result, plan.backend, node if plan.flows[0] else None)
-    if plan.op.view and isinstance(operands[0], Tensor):
+    out = Tensor._wrap(result, plan.backend, node if plan.flows[0] else None, 0, plan.outputs[0])
+    if plan.view:
         out._share_version(operands[0])
     return out
 
 
-def _versions(inputs: Mapping[int, Any]) -> dict[int, int]:
-    return {
-        i: x.version for i, x in inputs.items() if isinstance(x, Tensor) and (x._node is None or x._base is not None)
-    }
+def _node(plan: Plan, operands: Any, attrs: Mapping[str, Any], arrays: Any, saves: Saves) -> Node:
+    node: Node = _new(Node)  # without __init__, and with few calls: this is in the path of every eager op
+    node.plan = plan
+    node.attrs = attrs
+    node.saves = saves
+    edges: list[Edge] = [None] * len(operands)
+    for i in saves.edges:
+        x = operands[i]
+        edges[i] = x if x._node is None else (x._node, x._index)
+    node.edges = edges
+    node.inputs = _picked(operands, saves.inputs) if saves.inputs else _NOTHING
+    node.outputs = _picked(arrays, saves.outputs) if saves.outputs else _NOTHING
+    node.sequence = next(clock)
+    return node
+
+
+def _picked(values: tuple[Any, ...], wanted: Sequence[int]) -> Any:
+    return values if len(wanted) == len(values) else {i: values[i] for i in wanted}
 
 
 def _edge(x: Tensor) -> Edge:
@@ -183,7 +200,7 @@ class _Recompute:
     def __init__(self, rerun: Callable[[], tuple[Tensor, ...]], count: int) -> None:
         self.rerun: Callable[[], tuple[Tensor, ...]] | None = rerun
         self.count = count
-        self.sequence = next(_sequence)
+        self.sequence = next(clock)
 
     def release(self) -> None:
         self.rerun = None
@@ -232,10 +249,10 @@ class _Engine:
             if not self.retain:
                 node.release()
 
-    def _visit(self, node: Node, grads: list[Tensor | None]) -> None:
+    def _visit(self, node: Node, grads: Grads) -> None:
         for edge, meta, grad in zip(node.edges, node.plan.operands, node.gradients(grads), strict=False):
             if edge is not None and grad is not None and meta is not None:
-                self.send(edge, _fit(grad, *meta))
+                self.send(edge, grad if grad._meta is meta else _fit(grad, meta))
 
     def _splice(self, node: _Recompute, grads: list[Tensor | None]) -> None:
         if node.rerun is None:
@@ -250,11 +267,11 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _fit(grad: Tensor, shape: Shape, dtype: Any) -> Tensor:
+def _fit(grad: Tensor, meta: Meta) -> Tensor:
     """Sum a gradient over broadcast axes and cast it to the operand's dtype."""
-    if grad.shape != shape:
-        grad = OPS["sum_to"](grad, shape=shape)
-    return grad if grad.dtype == dtype else OPS["astype"](grad, dtype=dtype)
+    if grad.shape != meta.shape:
+        grad = OPS["sum_to"](grad, shape=meta.shape)
+    return grad if grad.dtype == meta.dtype else OPS["astype"](grad, dtype=meta.dtype)
 
 
 def _run(

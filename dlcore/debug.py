@@ -17,9 +17,9 @@ def check_outputs(event: Event) -> None:
     Raises KernelError for a wrong shape or dtype, ArgumentError for a NaN that no operand held.
     """
     what = f"{event.op.name} ({event.plan.variant} on {event.backend.name})"
-    for array, (shape, dtype) in zip(event.outputs, event.plan.outputs, strict=True):
-        if (array.shape, array.dtype) != (shape, dtype):
-            raise KernelError(f"{what}: returned {array.dtype}{array.shape}, its record says {dtype}{shape}")
+    for array, meta in zip(event.outputs, event.plan.outputs, strict=True):
+        if (array.shape, array.dtype) != (meta.shape, meta.dtype):
+            raise KernelError(f"{what}: returned {array.dtype}{array.shape}, its record says {meta.dtype}{meta.shape}")
     if any(_has_nan(event, a) for a in event.outputs) and not any(_has_nan(event, a) for a in event.arrays):
         raise ArgumentError(f"{what}: NaN in the output, none in the operands {_shown(event.arrays)}")
 

@@ -20,7 +20,7 @@ from dlcore import autograd, dtypes, settings
 from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, ShapeError
 from dlcore.op import Op
 from dlcore.signature import Dims, Shape
-from dlcore.tensor import Tensor
+from dlcore.tensor import Meta, Tensor
 
 Array = Any
 MAX_PLANS = 20_000
@@ -82,9 +82,6 @@ class Variant(NamedTuple):
     refuse: Callable[[Call], str | None] | None
 
 
-Meta = tuple[Shape, Any]  # shape and dtype of an operand or output
-
-
 class Plan(NamedTuple):
     """How calls of one kind run."""
 
@@ -97,6 +94,7 @@ class Plan(NamedTuple):
     operands: tuple[Meta | None, ...]
     outputs: tuple[Meta, ...]
     flows: tuple[bool, ...]  # per output: whether it can carry a gradient
+    view: bool  # the output may share the memory of the first operand, a tensor
     dims: Dims
     saves: dict[int, autograd.Saves]  # what the tape keeps, by which operands want a gradient
 
@@ -234,10 +232,8 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
                 if backend is not None:
                     raise _mixed_devices(op, operands)
                 backend = x._backend
-            array = x._array
-            arrays.append(array)
-            key.append(array.shape)
-            key.append(array.dtype)
+            arrays.append(x._array)
+            key.append(x._meta or x._find_meta())
             if x.requires_grad:
                 wanted |= bit
         elif x is None or type(x) in (float, int, bool):
@@ -263,13 +259,19 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
             arrays[i] = backend.cast(arrays[i], dtype)
         except OverflowError:
             raise DTypeError(f"{op.name}: {arrays[i]} does not fit {dtype}") from None
-    result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
+    result = (
+        _observed(op, backend, plan, arrays, attrs)
+        if _listeners
+        else plan.run(*arrays, **attrs)
+        if attrs
+        else plan.run(*arrays)
+    )
     if wanted and autograd.mode.enabled:
         return autograd.record(plan, operands, attrs, result, wanted)
     if type(result) is tuple:
         return tuple(Tensor._wrap(array, backend) for array in result)
-    out = Tensor._wrap(result, backend)
-    if op.view and isinstance(operands[0], Tensor):
+    out = Tensor._wrap(result, backend, None, 0, plan.outputs[0])
+    if plan.view:
         out._share_version(operands[0])
     return out
 
@@ -297,14 +299,15 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     promoted, casts = _promotion(op, arrays)
     call = Call(op, tuple(shapes), promoted, dims, attrs)
     variant, run = choose(call, backend)
-    outputs = tuple(zip(output_shapes, op.output_dtypes(promoted, attrs), strict=True))
+    outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
     if variant == "reference":
-        run = _typed(run, tuple(dtype for _, dtype in outputs), backend)
+        run = _checked(run, op, outputs, backend)
     count = len(arrays)
     differentiable = op.differentiable + op.differentiable[-1:] * (count - len(op.differentiable))
-    metas = [None if a is None else (getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
-    flows = tuple(dtypes.kind(dtype) == "float" for _, dtype in outputs)
-    return Plan(op, backend, run, variant, casts, differentiable[:count], tuple(metas), outputs, flows, dims, {})
+    metas = [None if a is None else Meta(getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
+    view = op.view and hasattr(arrays[0], "dtype")
+    flows = tuple(dtypes.kind(meta.dtype) == "float" for meta in outputs)
+    return Plan(op, backend, run, variant, casts, differentiable[:count], tuple(metas), outputs, flows, view, dims, {})
 
 
 def choose(call: Call, backend: Backend) -> tuple[str, Callable[..., Any]]:
@@ -356,21 +359,23 @@ def _own_dtype(op: Op, index: int, kind: str, array: Any) -> Any:
     return dtype
 
 
-def _typed(run: Callable[..., Any], out_dtypes: tuple[Any, ...], backend: Backend) -> Callable[..., Any]:
-    """Give a reference's results the dtypes that the op's record says."""
-    array_type: Any = backend.array_type
-    dtype = out_dtypes[0]
+def _checked(run: Callable[..., Any], op: Op, outputs: tuple[Meta, ...], backend: Backend) -> Callable[..., Any]:
+    """Give a reference's results the dtypes that the op's record says; refuse other shapes than it says."""
+
+    def checked(result: Any, meta: Meta) -> Any:
+        if type(result) is not backend.array_type or result.dtype is not meta.dtype:
+            result = backend.cast(result, meta.dtype)
+        if result.shape != meta.shape:
+            raise ShapeError(f"{op.name}: its record says an output of shape {meta.shape}; it returned {result.shape}")
+        return result
 
     def single(*arrays: Any, **attrs: Any) -> Any:
-        result = run(*arrays, **attrs)
-        if type(result) is array_type and result.dtype is dtype:
-            return result
-        return backend.cast(result, dtype)
+        return checked(run(*arrays, **attrs), outputs[0])
 
     def several(*arrays: Any, **attrs: Any) -> Any:
-        return tuple(backend.cast(r, d) for r, d in zip(run(*arrays, **attrs), out_dtypes, strict=True))
+        return tuple(map(checked, run(*arrays, **attrs), outputs))
 
-    return single if len(out_dtypes) == 1 else several
+    return single if len(outputs) == 1 else several
 
 
 def _as_tensors(op: Op, operands: tuple[Any, ...]) -> list[Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -20,6 +22,37 @@ if TYPE_CHECKING:
     Operand: TypeAlias = "Tensor | float | np.ndarray[Any, Any]"
 
 
+def _operator(op: str) -> Callable[[Tensor, Operand], Tensor]:
+    return lambda self, other: OPS[op](self, other)
+
+
+def _reflected(op: str) -> Callable[[Tensor, Operand], Tensor]:
+    return lambda self, other: OPS[op](other, self)
+
+
+class Meta:
+    """Shape and dtype of an operand or output: one object for each pair, so that it is compared by identity."""
+
+    __slots__ = ("__weakref__", "dtype", "shape")
+
+    shape: Shape
+    dtype: Any  # None: a Python scalar
+
+    def __new__(cls, shape: Shape, dtype: Any) -> Self:
+        """The object that stands for this pair."""
+        self = _metas.get((shape, dtype))
+        if self is None:
+            self = _metas[shape, dtype] = super().__new__(cls)
+            self.shape, self.dtype = shape, dtype
+        return self
+
+
+_metas: WeakValueDictionary[tuple[Shape, Any], Any] = WeakValueDictionary()
+_new = object.__new__
+clock = itertools.count(1)
+"""Orders recorded ops and overwrites of this process."""
+
+
 class Tensor:
     """An n-dimensional array on a device. Make one with `dl.tensor`, `dl.zeros`, `dl.randn` and the like.
 
@@ -32,6 +65,7 @@ class Tensor:
 
     _array: Any
     _backend: Backend
+    _meta: Meta | None = None  # of the array, once it was asked for
     _node: Any = None
     _index: int = 0
     _base: Tensor | None = None
@@ -44,15 +78,20 @@ class Tensor:
         raise DTypeError("make tensors with dl.tensor(data), dl.asarray(array) or dl.zeros(shape)")
 
     @classmethod
-    def _wrap(cls, array: Any, backend: Backend, node: Any = None, index: int = 0) -> Self:
-        self = cls.__new__(cls)
+    def _wrap(cls, array: Any, backend: Backend, node: Any = None, index: int = 0, meta: Meta | None = None) -> Self:
+        self: Self = _new(cls)
         self._array = array
         self._backend = backend
+        self._meta = meta
         if node is not None:
             self._node = node
             self._index = index
             self.requires_grad = True
         return self
+
+    def _find_meta(self) -> Meta:
+        found = self._meta = Meta(self._array.shape, self._array.dtype)
+        return found
 
     # ---- what it is
 
@@ -95,7 +134,7 @@ class Tensor:
 
     @property
     def version(self) -> int:
-        """How many times its storage was overwritten in place."""
+        """When its storage was last overwritten in place, on the clock that also numbers recorded ops; 0: never."""
         return self._version if self._base is None else self._base._version
 
     def __len__(self) -> int:
@@ -233,7 +272,7 @@ class Tensor:
                 f"only leaf tensors can be overwritten; this one {how} computed by a recorded op, copy it (dl.tensor)"
             )
         root = self if self._base is None else self._base
-        root._version += 1
+        root._version = next(clock)
         return self._array
 
     def _share_version(self, source: Tensor) -> None:
@@ -246,41 +285,18 @@ class Tensor:
 
     # ---- arithmetic
 
-    def __add__(self, other: Operand) -> Tensor:
-        return _binary("add", self, other)
-
-    def __radd__(self, other: Operand) -> Tensor:
-        return _binary("add", other, self)
-
-    def __sub__(self, other: Operand) -> Tensor:
-        return _binary("subtract", self, other)
-
-    def __rsub__(self, other: Operand) -> Tensor:
-        return _binary("subtract", other, self)
-
-    def __mul__(self, other: Operand) -> Tensor:
-        return _binary("multiply", self, other)
-
-    def __rmul__(self, other: Operand) -> Tensor:
-        return _binary("multiply", other, self)
-
-    def __truediv__(self, other: Operand) -> Tensor:
-        return _binary("divide", self, other)
-
-    def __rtruediv__(self, other: Operand) -> Tensor:
-        return _binary("divide", other, self)
-
-    def __floordiv__(self, other: Operand) -> Tensor:
-        return _binary("floor_divide", self, other)
-
-    def __rfloordiv__(self, other: Operand) -> Tensor:
-        return _binary("floor_divide", other, self)
-
-    def __mod__(self, other: Operand) -> Tensor:
-        return _binary("remainder", self, other)
-
-    def __rmod__(self, other: Operand) -> Tensor:
-        return _binary("remainder", other, self)
+    __add__ = _operator("add")
+    __radd__ = _reflected("add")
+    __sub__ = _operator("subtract")
+    __rsub__ = _reflected("subtract")
+    __mul__ = _operator("multiply")
+    __rmul__ = _reflected("multiply")
+    __truediv__ = _operator("divide")
+    __rtruediv__ = _reflected("divide")
+    __floordiv__ = _operator("floor_divide")
+    __rfloordiv__ = _reflected("floor_divide")
+    __mod__ = _operator("remainder")
+    __rmod__ = _reflected("remainder")
 
     if TYPE_CHECKING:  # the functions pow and matmul of dlcore.ops take these places
 
@@ -304,41 +320,18 @@ class Tensor:
     def __invert__(self) -> Tensor:
         return _unary("logical_not" if dtypes.kind(self.dtype) == "bool" else "bitwise_invert", self)
 
-    def __and__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_and", self, other)
-
-    def __rand__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_and", other, self)
-
-    def __or__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_or", self, other)
-
-    def __ror__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_or", other, self)
-
-    def __xor__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_xor", self, other)
-
-    def __rxor__(self, other: Operand) -> Tensor:
-        return _binary("bitwise_xor", other, self)
-
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _binary("equal", self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _binary("not_equal", self, other)
-
-    def __lt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
-        return _binary("less", self, other)
-
-    def __le__(self, other: Operand) -> Tensor:  # type: ignore[misc]
-        return _binary("less_equal", self, other)
-
-    def __gt__(self, other: Operand) -> Tensor:  # type: ignore[misc]
-        return _binary("greater", self, other)
-
-    def __ge__(self, other: Operand) -> Tensor:  # type: ignore[misc]
-        return _binary("greater_equal", self, other)
+    __and__ = _operator("bitwise_and")
+    __rand__ = _reflected("bitwise_and")
+    __or__ = _operator("bitwise_or")
+    __ror__ = _reflected("bitwise_or")
+    __xor__ = _operator("bitwise_xor")
+    __rxor__ = _reflected("bitwise_xor")
+    __eq__ = _operator("equal")  # type: ignore[assignment]
+    __ne__ = _operator("not_equal")  # type: ignore[assignment]
+    __lt__ = _operator("less")
+    __le__ = _operator("less_equal")
+    __gt__ = _operator("greater")
+    __ge__ = _operator("greater_equal")
 
     def __getitem__(self, index: Any) -> Tensor:
         key, arrays = indexing.encode(index, self.shape)
@@ -448,11 +441,6 @@ class Tensor:
 
 def _unary(name: str, x: Any) -> Tensor:
     out: Tensor = OPS[name](x)
-    return out
-
-
-def _binary(name: str, x: Any, y: Any) -> Tensor:
-    out: Tensor = OPS[name](x, y)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,8 @@ class NumpyBackend(Backend):
     def reference(self, op: Op) -> Callable[..., Any]:
         """The reference over NumPy, with 16-bit floats widened to float32 while it computes."""
         run = op.reference
+        if op.view and op.dtype is None:  # moves no numbers
+            return functools.partial(run, np)
 
         def call(*arrays: Any, **attrs: Any) -> Any:
             with np.errstate(all="ignore"):

@@ -121,8 +121,8 @@ where: Op = define(
 
 
 def expand_reduced(g: Tensor, shape: Shape, axis: Any, keepdims: bool) -> Tensor:
-    """Give a reduction's gradient its reduced axes back, with size 1."""
-    if keepdims:
+    """Give a reduction's gradient its reduced axes back, with size 1, so that it broadcasts."""
+    if keepdims or g.ndim == 0:
         return g
     axes = axis_tuple(axis, len(shape))
     out: Tensor = reshape(g, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
