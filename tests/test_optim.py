@@ -371,6 +371,33 @@ def test_clip_grad_norm(norm_type):
     assert optim.grad_norm([a, b], norm_type) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 2e30), ("float16", 4e4), ("bfloat16", 2.0**100)])
+def test_norms_whose_squares_overflow(dtype, size, device):
+    p = nn.Parameter(dl.zeros(4, dtype, device))
+    p.grad = dl.full(4, size, dtype, device)
+    assert optim.clip_grad_norm([p], 1.0) == pytest.approx(2 * size, rel=1e-2)
+    assert optim.grad_norm([p]) == pytest.approx(1.0, rel=1e-2)
+
+
+def test_clipping_leaves_gradients_on_their_devices(device):
+    params = [nn.Parameter(dl.zeros(2, device=d)) for d in ("numpy", device)] + [nn.Parameter(dl.zeros((0, 2)))]
+    for p in params:
+        p.grad = dl.full(p.shape, 3.0, device=p.device)
+    assert optim.clip_grad_norm(params, 1.5) == pytest.approx(6.0)
+    optim.clip_grad_value(params, 0.5)
+    for p in params:
+        assert p.grad.device == p.device
+        np.testing.assert_allclose(p.grad, np.full(p.shape, 0.5), rtol=1e-6)
+
+
+def test_clipping_records_nothing():
+    w = nn.Parameter(np.array([2.0]))
+    (w**3).sum().backward(create_graph=True)
+    optim.clip_grad_norm([w], 1.0)
+    assert w.grad.is_leaf
+    assert not w.grad.requires_grad
+
+
 def test_clip_each_parameter_by_itself():
     a, b = with_grad(parameter(0, 0), 3, 4), with_grad(parameter(0), 0.5)
     optim.clip_grad_norm([a, b], 1.0, per_parameter=True)
@@ -479,6 +506,16 @@ def test_ema_averages_parameters_and_copies_buffers():
         assert (model.w.item(), model.seen.item()) == (average, 3)
     assert model.w.item() == 3
     assert ema.state_dict()["w"].item() == average
+
+
+def test_ema_follows_a_model_that_moves(device):
+    model = Model()
+    ema = optim.EMA(model, 0.5)
+    model.to(device).astype("float64")
+    model.w.assign(np.array([1 + 2.0**-40]))
+    ema.update()
+    average = ema.state_dict()["w"]
+    assert (average.device, average.item()) == (device, 1 + 2.0**-41)
 
 
 def test_ema_of_shared_parameters():

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from dlcore.creation import tensor
-from dlcore.dispatch import get_backend
 from dlcore.tensor import Tensor
 
 
@@ -58,6 +55,6 @@ def _replace(x: Tensor, value: Tensor) -> None:
 
 def swap(x: Tensor, y: Tensor) -> None:
     """Exchange the values of two leaves of one shape in place."""
-    kept = np.copy(x._array)
+    kept = tensor(x, device=x.device)
     x.assign(y)
-    y.assign(Tensor._wrap(kept, get_backend(x.device)))
+    y.assign(kept)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import reduce
 
-import numpy as np
-
+from dlcore import dtypes
+from dlcore.autograd import no_grad
 from dlcore.errors import ArgumentError
+from dlcore.ops import elementwise
 from dlcore.tensor import Tensor
 
 
@@ -15,15 +17,16 @@ def clip_grad_value(params: Iterable[Tensor], limit: float) -> None:
     """Clip every element of the gradients to [-limit, limit]."""
     if not limit > 0:
         raise ArgumentError(f"clip_grad_value: limit must be > 0; got {limit}")
-    for p in params:
-        if p.grad is not None:
-            p.grad = Tensor._wrap(np.clip(p.grad._array, -limit, limit), p._backend)
+    with no_grad():
+        for p in params:
+            if p.grad is not None:
+                p.grad = elementwise.clip(p.grad, -limit, limit)
 
 
 def grad_norm(params: Iterable[Tensor], norm_type: float = 2.0) -> float:
-    """Norm of all gradients together, as one vector (`math.inf` for the largest magnitude), summed in float64."""
-    norms = [_norm(p.grad, norm_type) for p in params if p.grad is not None]
-    return _combine(norms, norm_type)
+    """Norm of all gradients together, as one vector (`math.inf` for the largest magnitude)."""
+    with no_grad():
+        return _norm([p.grad for p in params if p.grad is not None], norm_type)
 
 
 def clip_grad_norm(
@@ -38,23 +41,31 @@ def clip_grad_norm(
     """
     if not (max_norm > 0 and norm_type > 0):
         raise ArgumentError(f"clip_grad_norm: max_norm and norm_type must be > 0; got {max_norm} and {norm_type}")
-    with_grad = [p for p in params if p.grad is not None]
-    norms = [_norm(p.grad, norm_type) for p in with_grad if p.grad is not None]
-    total = _combine(norms, norm_type)
-    for p, norm in zip(with_grad, norms if per_parameter else [total] * len(norms), strict=True):
-        if max_norm < norm < math.inf and p.grad is not None:
-            p.grad = Tensor._wrap(p.grad._array * p.grad.dtype.type(max_norm / norm), p._backend)
+    params = list(params)
+    total = grad_norm(params, norm_type)
+    with no_grad():
+        for p in params:
+            if p.grad is not None:
+                norm = _norm([p.grad], norm_type) if per_parameter else total
+                p.grad = p.grad * (max_norm / norm) if max_norm < norm < math.inf else p.grad
     return total
 
 
-def _norm(grad: Tensor | None, norm_type: float) -> float:
-    values = np.abs(np.asarray(grad, np.float64))
-    if math.isinf(norm_type):
-        return float(values.max(initial=0.0))
-    return float(np.sum(values**norm_type) ** (1 / norm_type))
+def _norm(grads: Sequence[Tensor], norm_type: float) -> float:
+    """In float32 at least, and in float64 where powers in float32 overflow; one read from the device."""
+    grads = [g.astype(dtypes.float32) if dtypes.is_half(g.dtype) else g for g in grads if g.size]
+    if not grads:
+        return 0.0
+    largest = math.isinf(norm_type)
+    device = grads[0].device
+    parts = [(abs(g).max() if largest else _power(g, norm_type).sum()).to(device) for g in grads]
+    total = float(reduce(elementwise.maximum if largest else elementwise.add, parts))
+    if total == math.inf and not largest and any(g.dtype == dtypes.float32 for g in grads):
+        return _norm([g.astype(dtypes.float64) for g in grads], norm_type)
+    return total if largest else total ** (1 / norm_type)
 
 
-def _combine(norms: list[float], norm_type: float) -> float:
-    if math.isinf(norm_type):
-        return max(norms, default=0.0)
-    return float(sum(n**norm_type for n in norms) ** (1 / norm_type))
+def _power(g: Tensor, exponent: float) -> Tensor:
+    """|g| ** exponent."""
+    y: Tensor = elementwise.square(g) if exponent == 2 else abs(g) ** exponent
+    return y

@@ -8,8 +8,9 @@ from typing import Any
 
 from dlcore.creation import tensor
 from dlcore.errors import ArgumentError
+from dlcore.nn import parameter
 from dlcore.nn.module import Module
-from dlcore.nn.parameter import swap
+from dlcore.ops.elementwise import lerp
 from dlcore.tensor import Tensor
 
 
@@ -31,15 +32,14 @@ class EMA:
         self._average = {name: tensor(x, device=x.device) for name, x in model.state_dict().items()}
 
     def update(self) -> None:
-        """Take the model's present values into the average."""
+        """Take the model's present values into the average, which follows the model to its device and dtype."""
         buffers = {id(x._array) for x in self.model.buffers()}
         for name, x in self.model.state_dict().items():
             average = self._average[name]
-            if id(x._array) in buffers:
-                average.assign(x)
-            else:
-                values = average.storage()
-                values += (1 - self.decay) * (x._array - values)
+            parameter.move(average, x.device)
+            parameter.cast(average, x.dtype)
+            buffer = id(x._array) in buffers
+            self._average[name] = tensor(x, device=x.device) if buffer else lerp(average, x, 1 - self.decay)
 
     @contextmanager
     def swap(self) -> Iterator[None]:
@@ -54,7 +54,7 @@ class EMA:
         done: set[int] = set()
         for name, x in self.model.state_dict().items():
             if id(x._array) not in done:
-                swap(x, self._average[name])
+                parameter.swap(x, self._average[name])
                 done.add(id(x._array))
 
     def state_dict(self) -> dict[str, Tensor]:
