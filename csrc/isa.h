@@ -6,6 +6,7 @@
 
 #include "conv.h"
 #include "elementwise.h"
+#include "gather.h"
 #include "gemm.h"
 #include "norm.h"
 #include "optim.h"
@@ -18,6 +19,7 @@
 #define DL_FAMILIES(X) \
   X(conv)              \
   X(elementwise)       \
+  X(gather)            \
   X(gemm)              \
   X(norm)              \
   X(optim)             \
@@ -31,6 +33,7 @@ namespace dlcore {
 struct Kernels {
   ConvKernels conv;
   ElementwiseKernels elementwise;
+  GatherKernels gather;
   GemmKernels gemm;
   NormKernels norm;
   OptimKernels optim;

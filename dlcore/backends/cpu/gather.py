@@ -1,0 +1,76 @@
+"""Gather and scatter-add along an axis on `_C`: slices (take, embedding) or single elements (take_along_axis)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dlcore import _C, dtypes
+from dlcore.backends.cpu.conv import ready
+from dlcore.dispatch import Call, implement
+from dlcore.signature import Shape
+
+Array = np.ndarray[Any, Any]
+
+
+def _refuse_ints(call: Call) -> str | None:
+    return None if dtypes.kind(call.dtype) == "float" else f"no kernel for {call.dtype}"
+
+
+def _positions(indices: Array) -> Array:
+    return np.ascontiguousarray(indices, np.int64)
+
+
+def _gathered(kernel: Any, x: Array, indices: Array, shape: Shape, axis: int) -> Array:
+    out: Array = _C.empty(shape, x.dtype)
+    kernel(np.ascontiguousarray(x), _positions(indices), out, axis)
+    return out
+
+
+def _added(kernel: Any, x: Array | None, indices: Array, updates: Array, shape: Shape, axis: int) -> Array:
+    """16-bit floats are added in float32 and rounded once."""
+    updates, dtype = ready(updates), updates.dtype
+    out: Array = _C.empty(shape, updates.dtype)
+    kernel(None if x is None else ready(x), _positions(indices), updates, out, axis)
+    return out.astype(dtype, copy=False)
+
+
+@implement("take", "cpu")
+def take(x: Array, indices: Array, *, axis: int) -> Array:
+    """`x[S...] indices[I...] -> y[R...]`."""
+    at = axis % x.ndim
+    return _gathered(_C.gather_rows, x, indices, x.shape[:at] + indices.shape + x.shape[at + 1 :], at)
+
+
+@implement("index_add", "cpu", refuse=_refuse_ints)
+def index_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+    """`x[S...] indices[K] updates[R...] -> y[S...]`."""
+    return _added(_C.scatter_add_rows, x, indices, updates, x.shape, axis % x.ndim)
+
+
+@implement("embedding", "cpu")
+def embedding(ids: Array, table: Array, *, padding_idx: int | None) -> Array:
+    """`ids[...] table[V,D] -> y[...,D]`."""
+    return _gathered(_C.gather_rows, table, ids, ids.shape + table.shape[1:], 0)
+
+
+@implement("embedding_grad", "cpu", refuse=_refuse_ints)
+def embedding_grad(ids: Array, g: Array, *, rows: int, padding_idx: int | None) -> Array:
+    """`ids[S...] g[S...,D] -> dtable[V,D]`."""
+    out = _added(_C.scatter_add_rows, None, ids, g, (rows, g.shape[-1]), 0)
+    if padding_idx is not None:
+        out[padding_idx] = 0
+    return out
+
+
+@implement("take_along_axis", "cpu")
+def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
+    """`x[S...] indices[I...] -> y[I...]`."""
+    return _gathered(_C.gather_elements, x, indices, indices.shape, axis % x.ndim)
+
+
+@implement("scatter_add", "cpu", refuse=_refuse_ints)
+def scatter_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+    """`x[S...] indices[I...] updates[I...] -> y[S...]`."""
+    return _added(_C.scatter_add_elements, x, indices, updates, x.shape, axis % x.ndim)
