@@ -64,6 +64,30 @@ def test_embedding_gradient_has_the_bits_of_the_reference(rows, width, count, pa
         np.testing.assert_array_equal(*both("embedding_grad", *arrays, rows=rows, padding_idx=padding_idx))
 
 
+@pytest.mark.parametrize(
+    ("key", "variant"),
+    [
+        (lambda i: (i,), "native"),
+        (lambda i: (slice(None), i), "native"),
+        (lambda i: (slice(None), i, slice(None)), "native"),
+        (lambda i: (i, slice(1, None)), "reference"),
+        (lambda i: (i, i), "reference"),
+        (lambda i: (None, i), "reference"),
+        (lambda i: (..., i), "reference"),
+        (lambda i: (1,), "reference"),
+    ],
+)
+def test_gradients_of_indexing(key, variant):
+    x, found, ran = floats((4, 4, 3), "float32"), [], []
+    for device in ("cpu", "numpy"):
+        leaf = dl.tensor(x, device=device, requires_grad=True)
+        y = leaf[key(np.array([[2, -1], [0, 2]]))]
+        with dispatch.listening(lambda event: ran.append((event.op.name, event.plan.variant))):
+            found += dl.gradients((y * y).sum(), [leaf])
+    np.testing.assert_array_equal(*found)
+    assert [v for name, v in ran if name == "getitem_grad"] == [variant, "reference"]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
 def test_other_floats(dtype):
     x, updates, positions = floats((6, 5), dtype), floats((40, 5), dtype), ids(6, (40, 5))

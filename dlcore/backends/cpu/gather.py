@@ -1,4 +1,4 @@
-"""Gather and scatter-add along an axis on `_C`: slices (take, embedding) or single elements (take_along_axis)."""
+"""Gather and scatter-add along an axis on `_C`, of slices (take, embedding) or of single elements (take_along_axis)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from dlcore import _C, dtypes
 from dlcore.backends.cpu.conv import ready
 from dlcore.dispatch import Call, implement
+from dlcore.indexing import Key
 from dlcore.signature import Shape
 
 Array = np.ndarray[Any, Any]
@@ -74,3 +75,25 @@ def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
 def scatter_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x[S...] indices[I...] updates[I...] -> y[S...]`."""
     return _added(_C.scatter_add_elements, x, indices, updates, x.shape, axis % x.ndim)
+
+
+def _axis_of_array(index: Key) -> int | None:
+    """The axis that `x[:, ids]` and its like index with an array, if they take all of every other axis."""
+    whole = ("slice", None, None, None)
+    axis = next((i for i, entry in enumerate(index) if entry != whole), 0)
+    simple = index[axis : axis + 1] == (("array", 0),) and all(entry in (whole, "...") for entry in index[axis + 1 :])
+    return axis if simple else None
+
+
+def _refuse_index(call: Call) -> str | None:
+    if _axis_of_array(call.attrs["index"]) is None:
+        return "no kernel but for one array and whole axes"
+    return _refuse_ints(call)
+
+
+@implement("getitem_grad", "cpu", refuse=_refuse_index)
+def getitem_grad(g: Array, ids: Array, *, index: Key, shape: Shape) -> Array:
+    """`g[R...] ids[I...] -> dx[S...]`."""
+    axis = _axis_of_array(index)
+    assert axis is not None
+    return _added(_C.scatter_add_rows, None, ids, g, shape, axis)
