@@ -15,7 +15,7 @@ constexpr double kWorthATeam = 3e5;  // multiply-adds: some microseconds
 constexpr Index kThin = 48;          // rows or columns, up to which dot products are faster than packing
 constexpr Index kShortSum = 128;     // below: adding up the lanes costs more than packing
 // Rows of A up to which B is not packed. Where each row of B is on another page, reading it so is slow.
-constexpr Index kFew = 256, kVeryFew = 24, kPage = 4096;
+constexpr Index kFew = 40, kVeryFew = 24, kPage = 4096;
 
 template <class T>
 double work_of(const Matmul<T>& p) {

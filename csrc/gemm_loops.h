@@ -7,7 +7,7 @@
 //                static constexpr bool in_place; if true, `const T* at(Index n0, Index k0) const` and `Index row`
 //                give B[k0+k, n0+j] = at(n0, k0)[k*row + j], and pack is called for the last few columns only
 //   epilogue     T* place(Index m0, Index n0, bool last, Index* ld, bool* add) const where the micro-kernel may store
-//                (or add) a tile of NR columns itself, or null to get it by
+//                (or add) a tile of whole vectors itself, or null to get it by
 //                void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const
 //                with acc[i*NR + j]: the part of C from one block of K. A sum over K arrives in blocks, `first` to
 //                `last`, always in that order; the epilogue adds them up in C.
@@ -23,21 +23,23 @@ namespace DL_ISA {
 
 template <class T>
 struct Tiling {
-  static constexpr int MR = kVectorRegisters == 32 ? 14 : 6;  // a register tile: MR rows of two vectors
-  static constexpr int NR = 2 * lanes<T>;
-  static constexpr Index KC = 384;      // KC x NR of B stays in L1
-  static constexpr Index MC = 12 * MR;  // MC x KC of A stays in L2
+  // A register tile: MR rows of some vectors. Three vectors need fewer instructions for a multiply-add than two.
+  static constexpr int MR = kVectorRegisters == 32 ? 8 : 6;
+  static constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
+  static constexpr int NR = kVectors * lanes<T>;
+  static constexpr Index KC = 800;      // long: every further block of K reads and writes all of C
+  static constexpr Index MC = 14 * MR;  // MC x KC of A stays in L2, and KC x NR of B
   static constexpr Index NC = 2048;
 };
 
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a[k*height + i] b[k*ldb + j], of `height` rows and one vector
-// (one_vector) or two vectors (two_vectors) of columns. Meanwhile ahead[k*pace] is fetched into L2.
+// c[i*ldc + j] = (add ? c : 0) + sum over k of a[k*height + i] b[k*ldb + j], of `height` rows and some vectors
+// of columns. Meanwhile ahead[k*pace] is fetched into L2.
 template <class T>
 using MicroKernel = void (*)(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool add, const T* ahead,
                              Index pace);
 template <class T>
 struct MicroKernels {
-  MicroKernel<T> one_vector[Tiling<T>::MR + 1], two_vectors[Tiling<T>::MR + 1];  // by height
+  MicroKernel<T> run[Tiling<T>::kVectors + 1][Tiling<T>::MR + 1];  // by vectors and height
 };
 template <class T>
 const MicroKernels<T>& micro_kernels();
@@ -56,7 +58,7 @@ DL_INLINE Index k_step(Index K, Index largest) {
   return blocks <= 1 ? K : ((K + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
-inline constexpr Index kShortK = 64;
+inline constexpr Index kShortK = 160, kPackDepth = 256;
 
 struct Range {
   Index begin, end;
@@ -81,15 +83,14 @@ struct PanelOfB {
 template <class T, class E>
 DL_INLINE void run_tile(Index kc, const T* a, int rows, const PanelOfB<T>& b, const E& epilogue, Index m0, Index n0,
                         bool first, bool last) {
-  constexpr int NR = Tiling<T>::NR;
-  const MicroKernels<T>& micro = micro_kernels<T>();
+  const int vectors = (b.cols + lanes<T> - 1) / lanes<T>;
+  const MicroKernel<T> kernel = micro_kernels<T>().run[vectors][rows];
   Index ld = 0;
   bool add = !first;
-  T* c = b.cols == NR ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
-  if (c != nullptr) return micro.two_vectors[rows](kc, a, b.data, b.ld, c, ld, add, b.ahead, b.pace);
-  alignas(64) T acc[Tiling<T>::MR * NR];
-  const MicroKernel<T> kernel = (b.cols <= lanes<T> ? micro.one_vector : micro.two_vectors)[rows];
-  kernel(kc, a, b.data, b.ld, acc, NR, false, b.ahead, b.pace);
+  T* c = b.cols == vectors * lanes<T> ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
+  if (c != nullptr) return kernel(kc, a, b.data, b.ld, c, ld, add, b.ahead, b.pace);
+  alignas(64) T acc[Tiling<T>::MR * Tiling<T>::NR];
+  kernel(kc, a, b.data, b.ld, acc, Tiling<T>::NR, false, b.ahead, b.pace);
   epilogue.tile(m0, n0, rows, b.cols, acc, first, last);
 }
 
@@ -121,9 +122,9 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
                   const GemmSpace<T>& space) {
   using Tile = Tiling<T>;
   constexpr int NR = Tile::NR;
-  const bool by_columns = nt > 1 && N > M && (PackB::in_place || M < 4 * Tile::MR * nt);
+  const bool by_columns = nt > 1 && N > M && (PackB::in_place || M * nt <= N);
   const Range m = by_columns ? Range{0, M} : part_of(M, 1, tid, nt);
-  const Range n = by_columns ? part_of(N, NR, tid, nt) : Range{0, N};
+  const Range n = by_columns ? part_of(N, lanes<T>, tid, nt) : Range{0, N};
   const bool together = nt > 1 && !by_columns && !PackB::in_place;
   const Index step = k_step(K, Tile::KC);
   T* const a_block = space.a(tid);
@@ -143,9 +144,9 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
       for (Index m_block = m.begin; m_block < m.end; m_block += Tile::MC) {
         const Panels panels(smaller(Tile::MC, m.end - m_block), Tile::MR);
         // A few k at a time: where A is contiguous down its columns, neighbouring panels share cache lines.
-        for (Index k = 0; k < kc; k += 64)
+        for (Index k = 0; k < kc; k += kPackDepth)
           for (Index i = 0; i < panels.count; ++i)
-            A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller<Index>(64, kc - k),
+            A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(kPackDepth, kc - k),
                    a_block + panels.begin(i) * kc + k * panels.size(i));
         const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
           const T* next = b_block + (p + 1 < b_panels ? p + 1 : 0) * NR * kc;

@@ -40,9 +40,8 @@ template <class T>
 constexpr MicroKernels<T> make() {
   MicroKernels<T> table = {};
   static_for<Tiling<T>::MR>([&](auto i) {
-    constexpr int height = decltype(i)() + 1;
-    table.one_vector[height] = micro<T, height, 1>;
-    table.two_vectors[height] = micro<T, height, 2>;
+    static_for<Tiling<T>::kVectors>(
+        [&](auto v) { table.run[v + 1][i + 1] = micro<T, decltype(i)() + 1, decltype(v)() + 1>; });
   });
   return table;
 }

@@ -31,11 +31,11 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
 template <class T>
 DL_INLINE void pack_slices(const T* p, Index stride, int n, Index kc, T* out, int width) {
   constexpr int W = lanes<T>;
-  if (n == 2 * W && width == 2 * W) {
-    for (Index k = 0; k < kc; ++k) {
-      store(out + k * 2 * W, load(p + k * stride));
-      store(out + k * 2 * W + W, load(p + k * stride + W));
-    }
+  constexpr int kVectors = Tiling<T>::kVectors;
+  if (n == kVectors * W && width == n) {
+    for (Index k = 0; k < kc; ++k)
+      static_for<kVectors>([&](auto v)
+                               DL_INLINE_LAMBDA { store(out + (k * kVectors + v) * W, load(p + k * stride + v * W)); });
     return;
   }
   for (Index k = 0; k < kc; ++k)
