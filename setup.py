@@ -162,12 +162,15 @@ class BuildExtension(build_ext):
 
 
 class BuildPackage(build_py):
-    """Carry the top-level `kernels/` inside a wheel, as `dlcore/kernels/`."""
+    """Carry the kernels and the emulator's sources inside a wheel: they are compiled where they run."""
+
+    CARRIED = (("kernels", "kernels"), ("csrc/simt", "sim/csrc"))
 
     def run(self):
         super().run()
-        if (ROOT / "kernels").is_dir() and not self.editable_mode:
-            shutil.copytree(ROOT / "kernels", Path(self.build_lib, "dlcore", "kernels"), dirs_exist_ok=True)
+        for source, target in self.CARRIED:
+            if (ROOT / source).is_dir() and not self.editable_mode:
+                shutil.copytree(ROOT / source, Path(self.build_lib, "dlcore", target), dirs_exist_ok=True)
 
 
 def version():

@@ -16,7 +16,7 @@ LAYERS = [
     {"op"},
     {"tensor", "autograd", "dispatch"},
     {"creation"},
-    {"testing", "profile", "debug"},
+    {"testing", "profile", "debug", "sim"},
     {"ops"},
     {"backends"},
     {"nn", "optim"},

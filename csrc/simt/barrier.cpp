@@ -1,0 +1,71 @@
+// Barriers of a block and of the grid.
+#include "machine.h"
+
+namespace simt {
+
+namespace {
+
+void release_block(Block& block) {
+  if (block.alive != block.size)
+    fail(block.barrier.pc, "__syncthreads reached by %u of %u threads; the others have exited", block.alive,
+         block.size);
+  block.last_sum = block.sum;
+  block.sum = 0;
+  block.barrier = Barrier();
+  for (unsigned i = 0; i < block.size; ++i) make_ready(block.threads[i]);
+}
+
+void release_grid() {
+  machine.grid_barrier = Barrier();
+  for (size_t b = 0; b < machine.resident; ++b)
+    for (unsigned i = 0; i < machine.blocks[b]->size; ++i) make_ready(machine.blocks[b]->threads[i]);
+}
+
+// Notes the arrival of the running thread. True if it is the last of `expected`.
+bool arrive(Barrier& barrier, unsigned expected, int line, const void* pc, const char* name) {
+  if (barrier.arrived == 0) barrier.line = line, barrier.pc = pc, barrier.first = machine.current;
+  if (barrier.line != line) {
+    const uint3& other = barrier.first->index;
+    fail(pc, "divergent %s: thread (%u,%u,%u) waits at %s", name, other.x, other.y, other.z, place(barrier.pc).c_str());
+  }
+  return ++barrier.arrived == expected;
+}
+
+void sync_block(int line, const void* pc) {
+  Block& block = *machine.current->block;
+  if (arrive(block.barrier, block.alive, line, pc, "__syncthreads")) release_block(block);
+  else wait(State::at_barrier);
+}
+
+}  // namespace
+
+void barrier_when_thread_exits(Thread& thread) {
+  Block& block = *thread.block;
+  if (block.alive && block.barrier.arrived == block.alive) release_block(block);
+  if (machine.grid_barrier.arrived)
+    fail(machine.grid_barrier.pc, "grid_sync reached by %u threads while another has exited",
+         machine.grid_barrier.arrived);
+}
+
+}  // namespace simt
+
+using namespace simt;
+
+void simt_syncthreads(int line) { sync_block(line, SIMT_CALLER); }
+
+int simt_syncthreads_reduce(int predicate, int reduction, int line) {
+  Block& block = *machine.current->block;
+  block.sum += predicate != 0;
+  sync_block(line, SIMT_CALLER);
+  if (reduction == kCount) return static_cast<int>(block.last_sum);
+  return reduction == kAnd ? block.last_sum == block.size : block.last_sum != 0;
+}
+
+void simt_grid_sync(int line) {
+  const void* pc = SIMT_CALLER;
+  if (!machine.launch->cooperative) fail(pc, "grid_sync in a launch that is not cooperative");
+  if (arrive(machine.grid_barrier, machine.alive, line, pc, "grid_sync")) release_grid();
+  else wait(State::at_grid_barrier);
+}
+
+void simt_threadfence() {}

@@ -1,0 +1,244 @@
+"""Builds the emulator and kernel files for it with g++, once each, into the folder `DLCORE_CACHE_DIR/simt`.
+
+`libdlsimt.so` is the runtime, `libcuda_sim.so` the fake driver; each kernel file becomes one `.so` per mode.
+A product's name holds a hash of all that goes into it; it appears by a rename, so that two processes may build at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from dlcore import settings
+from dlcore.errors import BackendError, KernelError
+
+_PACKAGE = Path(__file__).parents[1]
+MODES = ("fast", "checked")
+STACK_BYTES = 32 * 1024  # csrc/simt/fiber.h; a kernel's own variables may take half of it
+
+COMMON = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
+RUNTIME = [*COMMON, "-O2", "-pthread"]
+KERNEL = [
+    *COMMON,
+    "-g1",
+    "-DDL_SIM",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Wno-psabi",
+    f"-Werror=frame-larger-than={STACK_BYTES // 2}",
+    "-fno-optimize-sibling-calls",  # the address that a barrier returns to is its place
+    "-fno-gnu-unique",  # shared arrays of two images are two
+    "-fno-semantic-interposition",
+]
+MODE = {"fast": ["-O2", "-ftree-vectorize"], "checked": ["-O1"]}
+
+
+def kernel_sources() -> Path:
+    """Folder of the kernel files: `kernels/` of the source tree, or the copy in an installed package."""
+    return _first_folder(_PACKAGE.parent / "kernels", _PACKAGE / "kernels")
+
+
+def runtime_sources() -> Path:
+    """Folder of the emulator's C++ sources."""
+    return _first_folder(_PACKAGE.parent / "csrc" / "simt", _PACKAGE / "sim" / "csrc")
+
+
+def driver() -> Path:
+    """Path of the fake driver library; the runtime lies beside it. Both are built if need be.
+
+    Raises:
+        BackendError: there is no C++ compiler.
+        KernelError: the emulator does not compile.
+    """
+    folder = _folder()
+    library = folder / "libcuda_sim.so"
+    if not library.exists():
+        _build_runtime(folder)
+    return library
+
+
+def kernel(source: Path, mode: str = "fast", defines: Iterable[str] = ()) -> Path:
+    """Path of the image of a kernel file, compiled if need be: `cuModuleLoadData` takes the text `SIMT:<path>`.
+
+    Args:
+        source: a `.cu` file.
+        mode: "fast", or "checked": with a call of the emulator before each access to memory.
+        defines: macros, as `NAME=VALUE`.
+
+    Raises:
+        BackendError: there is no C++ compiler.
+        KernelError: the file does not compile; the message holds the compiler's first error.
+    """
+    runtime = driver().parent
+    flags = [*KERNEL, *MODE[mode], *_native(), *(f"-D{define}" for define in defines), *_includes(source)]
+    image = runtime / f"{source.stem}-{mode}-{_hash(_inputs(source), flags)}.so"
+    if not image.exists():
+        with _temporary(runtime) as folder:
+            assembly = Path(folder, "kernel.s")
+            _compile([*flags, "-S", "-x", "c++", str(source), "-o", str(assembly)], source.name)
+            assembly.write_text(place_shared_arrays(assembly.read_text()))
+            product = Path(folder, image.name)
+            link = ["-shared", str(assembly), "-o", str(product), "-Wl,-rpath,$ORIGIN", "-Wl,-z,now,-z,defs"]
+            _compile([*link, f"-L{runtime}", "-l:libdlsimt.so"], source.name)
+            product.replace(image)
+    return image
+
+
+# ---- static shared arrays
+
+_COMMON_BLOCK = re.compile(r"^\t\.local\t(_ZZ[\w.$]+)\n\t\.comm\t\1,(\d+),(\d+)\n", re.MULTILINE)
+_IN_BSS = re.compile(
+    r"^\t\.section\t\.bss\.(_ZZ[\w.$]+),[^\n]*\n(?:\t\.align \d+\n)?((?:\t\.type[^\n]*\n|\t\.size[^\n]*\n)*)\1:\n"
+    r"\t\.zero\t(\d+)\n",
+    re.MULTILINE,
+)
+_FUNCTION = re.compile(r"^([\w.$]+):\n(.*?)^\t\.size\t\1, \.-\1", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"[A-Za-z_][\w.$]*")
+REDZONE = 64  # bytes between two arrays, never touched by a correct kernel
+
+
+def place_shared_arrays(assembly: str) -> str:
+    """The assembly with the static `__shared__` arrays apart from each other, and a table of them for each kernel.
+
+    A kernel's table, `simt_shared_of_<kernel>`, lists address, bytes and symbol of the arrays that the kernel, or a
+    function that it calls, refers to; a null address ends it.
+    """
+    sizes: dict[str, int] = {}
+
+    def place(name: str, size: str) -> str:
+        sizes[name] = int(size)
+        return (
+            f"\t.pushsection .bss\n\t.balign 128\n\t.zero {REDZONE}\n\t.balign 128\n\t.type {name}, @object\n"
+            f"\t.size {name}, {size}\n{name}:\n\t.zero {size}\n\t.zero {REDZONE}\n\t.popsection\n"
+        )
+
+    assembly = _COMMON_BLOCK.sub(lambda m: place(m[1], m[2]), assembly)
+    assembly = _IN_BSS.sub(lambda m: f"\t.section .bss\n{place(m[1], m[3])}", assembly)
+    used = _arrays_used(assembly, set(sizes))
+    tables = [_table(kernel, {a: sizes[a] for a in used.get(kernel, ())}) for kernel in _tables_wanted(assembly)]
+    return assembly + "".join(tables)
+
+
+def _tables_wanted(assembly: str) -> list[str]:
+    return sorted(set(re.findall(r"\bsimt_shared_of_(\w+)", assembly)))
+
+
+def _arrays_used(assembly: str, arrays: set[str]) -> dict[str, list[str]]:
+    """Of each function, the arrays that it or a function it calls refers to."""
+    names = {m[1]: set(_NAME.findall(m[2])) for m in _FUNCTION.finditer(assembly)}
+
+    def reachable(function: str) -> set[str]:
+        seen, open_ = {function}, [function]
+        while open_:
+            found = names[open_.pop()] & names.keys() - seen
+            seen |= found
+            open_ += found
+        return seen
+
+    return {f: sorted(arrays & set().union(*(names[g] for g in reachable(f)))) for f in names}
+
+
+def _table(kernel: str, arrays: dict[str, int]) -> str:
+    rows = "".join(
+        f'\t.quad {a}, {n}, 1f\n\t.pushsection .rodata\n1:\t.string "{a}"\n\t.popsection\n' for a, n in arrays.items()
+    )
+    return (
+        f'\t.section .data.rel.local,"aw"\n\t.balign 8\n\t.globl simt_shared_of_{kernel}\n'
+        f"\t.hidden simt_shared_of_{kernel}\nsimt_shared_of_{kernel}:\n{rows}\t.quad 0, 0, 0\n"
+    )
+
+
+# ---- compiler and cache
+
+
+@cache
+def compiler() -> str:
+    """Path of g++, or of `$CXX`. Raises BackendError without one."""
+    name = os.environ.get("CXX", "g++").split()[-1]  # "ccache g++": the cache is ours
+    path = shutil.which(name)
+    if path is None:
+        raise BackendError(f"the CUDA emulator needs a C++ compiler: {name} not found (Debian: apt-get install g++)")
+    return path
+
+
+@cache
+def _native() -> list[str]:
+    """The flag for this machine's instructions (fmaf is slow without FMA), if the compiler knows it."""
+    done = subprocess.run([compiler(), "-march=native", "-E", "-x", "c++", os.devnull], capture_output=True)
+    return ["-march=native"] if done.returncode == 0 else []
+
+
+@cache
+def _toolchain() -> str:
+    """What the compiler and the CPU flags predefine: differs whenever one of them does."""
+    command = [compiler(), *_native(), "-dM", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _hash(files: Iterable[Path], flags: Iterable[str]) -> str:
+    digest = hashlib.sha256(_toolchain().encode())
+    for flag in flags:
+        digest.update(flag.encode() + b"\0")
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _folder() -> Path:
+    files = sorted(runtime_sources().iterdir())
+    return Path(settings.get("CACHE_DIR")) / "simt" / _hash([*files, Path(__file__)], RUNTIME)
+
+
+def _includes(source: Path) -> list[str]:
+    return [f"-I{folder}" for folder in (source.parent, kernel_sources() / "include", runtime_sources())]
+
+
+def _inputs(source: Path) -> list[Path]:
+    headers = sorted((kernel_sources() / "include").glob("*.cuh"))
+    return [source, *headers, *sorted(source.parent.glob("*.cuh"))]
+
+
+def _build_runtime(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = sorted(str(path) for path in runtime_sources().glob("*.cpp"))
+    with _temporary(folder) as scratch:
+        runtime, fake = Path(scratch, "libdlsimt.so"), Path(scratch, "libcuda_sim.so")
+        own = [path for path in sources if not path.endswith("driver.cpp")]
+        _compile(
+            [*RUNTIME, *_native(), "-shared", "-Wl,-soname,libdlsimt.so", *own, "-ldl", "-o", str(runtime)], "simt"
+        )
+        link = ["-Wl,-rpath,$ORIGIN", f"-L{scratch}", "-l:libdlsimt.so", "-ldl", "-o", str(fake)]
+        _compile([*RUNTIME, *_native(), "-shared", str(runtime_sources() / "driver.cpp"), *link], "driver.cpp")
+        runtime.replace(folder / runtime.name)
+        fake.replace(folder / fake.name)
+
+
+def _compile(arguments: list[str], what: str) -> None:
+    environment = os.environ | {"LC_ALL": "C"}  # messages in English and ASCII
+    done = subprocess.run([compiler(), *arguments], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise KernelError(f"{what} does not compile for the emulator: {_first_error(done.stderr)}")
+
+
+def _first_error(output: str) -> str:
+    lines = output.strip().splitlines() or ["the compiler said nothing"]
+    return next((line for line in lines if "error: " in line or "undefined reference" in line), lines[0])
+
+
+def _temporary(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=".build-", dir=folder)
+
+
+def _first_folder(*folders: Path) -> Path:
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise BackendError(f"the CUDA emulator's sources are missing: expected {folders[-1]}")
