@@ -12,13 +12,12 @@ void release_block(Block& block) {
   block.last_sum = block.sum;
   block.sum = 0;
   block.barrier = Barrier();
-  for (unsigned i = 0; i < block.size; ++i) make_ready(block.threads[i]);
+  make_all_ready(block);
 }
 
 void release_grid() {
   machine.grid_barrier = Barrier();
-  for (size_t b = 0; b < machine.resident; ++b)
-    for (unsigned i = 0; i < machine.blocks[b]->size; ++i) make_ready(machine.blocks[b]->threads[i]);
+  for (size_t b = 0; b < machine.resident; ++b) make_all_ready(*machine.blocks[b]);
 }
 
 // Notes the arrival of the running thread. True if it is the last of `expected`.
@@ -34,7 +33,7 @@ bool arrive(Barrier& barrier, unsigned expected, int line, const void* pc, const
 void sync_block(int line, const void* pc) {
   Block& block = *machine.current->block;
   if (arrive(block.barrier, block.alive, line, pc, "__syncthreads")) release_block(block);
-  else wait(State::at_barrier);
+  else wait();
 }
 
 }  // namespace
@@ -65,7 +64,7 @@ void simt_grid_sync(int line) {
   const void* pc = SIMT_CALLER;
   if (!machine.launch->cooperative) fail(pc, "grid_sync in a launch that is not cooperative");
   if (arrive(machine.grid_barrier, machine.alive, line, pc, "grid_sync")) release_grid();
-  else wait(State::at_grid_barrier);
+  else wait();
 }
 
 void simt_threadfence() {}

@@ -24,8 +24,8 @@ namespace {
 void thread_main() {
   machine.launch->kernel->call(machine.launch->arguments);
   Thread& self = *machine.current;
+  if (self.fiber.overflowed()) fail(nullptr, "stack overflow: a thread has %zu bytes for its variables", kStackBytes);
   async_when_thread_exits(self);
-  self.state = State::exited;
   self.warp->ready &= ~(1u << self.lane);
   self.warp->exited |= 1u << self.lane;
   --self.block->alive, --machine.alive;
@@ -52,7 +52,6 @@ void prepare_threads(Block& block, const dim3& shape) {
     for (unsigned y = 0; y < shape.y; ++y)
       for (unsigned x = 0; x < shape.x; ++x, ++rank) {
         Thread& thread = block.threads[rank];
-        thread.state = State::ready;
         thread.index = {x, y, z};
         thread.rank = rank, thread.lane = rank % kWarpSize;
         thread.warp = &block.warps[rank / kWarpSize], thread.block = &block;

@@ -25,11 +25,8 @@ struct AsyncCopy {
   const void* pc;
 };
 
-enum class State : uint8_t { ready, at_barrier, at_grid_barrier, in_meeting, exited };
-
 struct Thread {
   Fiber fiber;
-  State state;
   uint3 index;
   unsigned rank, lane;  // in block, in warp
   Warp* warp;
@@ -78,6 +75,10 @@ struct Block {
 
 inline Thread* Warp::lane(unsigned l) const { return &block->threads[rank * kWarpSize + l]; }
 
+inline void make_all_ready(Block& block) {
+  for (Warp& warp : block.warps) warp.ready = warp.members;
+}
+
 struct Launch {
   const Kernel* kernel;
   dim3 grid, block;
@@ -112,8 +113,7 @@ bool run(const Launch& launch);  // false: machine.error says what went wrong
 [[noreturn]] void fail(const void* pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 // schedule.cpp
-void wait(State state);  // other threads run; returns when somebody made this one ready and its turn has come
-void make_ready(Thread& thread);
+void wait();                // other threads run; returns when somebody made this one ready and its turn has come
 void start(Block& block);   // the first thread of `block` runs; returns when all threads have ended, or one failed
 [[noreturn]] void leave();  // a thread that has ended gives its turn away
 

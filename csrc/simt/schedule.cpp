@@ -59,6 +59,8 @@ void enter(Block& block) {
 }
 
 Thread* choose(const Thread& last) {
+  if (machine.order == Order::forward && last.warp->ready)  // the common case
+    return last.warp->lane(choose_lane(last.warp->ready, last.lane));
   if (Thread* thread = choose_in(*last.block, last.warp->rank, last.lane)) return thread;
   size_t own = 0;
   while (machine.blocks[own].get() != last.block) ++own;
@@ -95,8 +97,6 @@ void run_thread(Thread& next, Fiber& from) {
 }
 
 void give_turn_away(Thread& self) {
-  if (self.fiber.overflowed())
-    fail(nullptr, "stack overflow: a thread has %zu bytes for its local variables", kStackBytes);
   Thread* next = choose(self);
   if (!next) report_deadlock(*self.block);
   if (next != &self) run_thread(*next, self.fiber);
@@ -104,14 +104,8 @@ void give_turn_away(Thread& self) {
 
 }  // namespace
 
-void make_ready(Thread& thread) {
-  thread.state = State::ready;
-  thread.warp->ready |= 1u << thread.lane;
-}
-
-void wait(State state) {
+void wait() {
   Thread& self = *machine.current;
-  self.state = state;
   self.warp->ready &= ~(1u << self.lane);
   give_turn_away(self);
 }

@@ -62,6 +62,7 @@ const Operation kOperations[] = {
 };
 
 Meeting& find_meeting(Warp& warp, uint32_t mask, int operation, int line, const void* pc) {
+  if (warp.meetings[0].mask == mask) return warp.meetings[0];  // the common case
   Meeting* unused = nullptr;
   for (Meeting& m : warp.meetings) {
     if (m.mask == mask) return m;
@@ -90,8 +91,7 @@ void check_arrival(const Warp& warp, const Meeting& m, int operation, int line, 
 void complete(Warp& warp, Meeting& meeting) {
   kOperations[meeting.operation].complete(warp, meeting);
   meeting.mask = 0;
-  for (uint32_t lanes = meeting.arrived; lanes; lanes &= lanes - 1)
-    make_ready(*warp.lane(static_cast<unsigned>(__builtin_ctz(lanes))));
+  warp.ready |= meeting.arrived;
 }
 
 }  // namespace
@@ -110,7 +110,7 @@ void meet(uint32_t mask, int operation, int line, const void* pc, void* operands
   meeting.arrived |= 1u << self.lane;
   meeting.operands[self.lane] = operands;
   if (meeting.arrived == meeting.mask) complete(warp, meeting);
-  else wait(State::in_meeting);
+  else wait();
 }
 
 void warp_when_thread_exits(Thread& thread) {

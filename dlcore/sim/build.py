@@ -24,7 +24,7 @@ MODES = ("fast", "checked")
 STACK_BYTES = 32 * 1024  # csrc/simt/fiber.h; a kernel's own variables may take half of it
 
 COMMON = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
-RUNTIME = [*COMMON, "-O2", "-pthread"]
+RUNTIME = [*COMMON, "-O2", "-pthread", "-fno-semantic-interposition", "-fno-plt", "-Wl,-Bsymbolic"]
 KERNEL = [
     *COMMON,
     "-g1",
