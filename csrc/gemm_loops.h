@@ -2,6 +2,7 @@
 // operands' packers and its epilogue as parameters; convolution and recurrent layers are this loop with other ones.
 //
 //   packer of A  void pack(Index m0, int rows, Index k0, Index kc, T* out) const     out[k*rows + i] = A[m0+i, k0+k]
+//                Index depth() const: how many k at a time; few where neighbouring panels share cache lines
 //   packer of B  void pack(Index n0, int cols, Index k0, Index kc, T* out) const     out[k*NR + j]   = B[k0+k, n0+j],
 //                zero for cols <= j < NR
 //                static constexpr bool in_place; if true, `const T* at(Index n0, Index k0) const` and `Index row`
@@ -28,7 +29,7 @@ struct Tiling {
   static constexpr int kVectors = kVectorRegisters == 32 ? 3 : 2;
   static constexpr int NR = kVectors * lanes<T>;
   static constexpr Index KC = 800;      // long: every further block of K reads and writes all of C
-  static constexpr Index MC = 14 * MR;  // MC x KC of A stays in L2, and KC x NR of B
+  static constexpr Index MC = 16 * MR;  // MC x KC of A stays in L2, and KC x NR of B
   static constexpr Index NC = 2048;
 };
 
@@ -58,7 +59,8 @@ DL_INLINE Index k_step(Index K, Index largest) {
   return blocks <= 1 ? K : ((K + blocks - 1) / blocks + 15) / 16 * 16;
 }
 
-inline constexpr Index kShortK = 160, kPackDepth = 256;
+inline constexpr Index kShortK = 160;
+inline constexpr Index kFewRows = 256;  // up to these, C stays in L2, and shorter blocks let B stay there too
 
 struct Range {
   Index begin, end;
@@ -126,7 +128,7 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
   const Range m = by_columns ? Range{0, M} : part_of(M, 1, tid, nt);
   const Range n = by_columns ? part_of(N, lanes<T>, tid, nt) : Range{0, N};
   const bool together = nt > 1 && !by_columns && !PackB::in_place;
-  const Index step = k_step(K, Tile::KC);
+  const Index step = k_step(K, M <= kFewRows ? Tile::KC / 2 : Tile::KC);
   T* const a_block = space.a(tid);
   int turn = 0;
 
@@ -143,10 +145,9 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
 
       for (Index m_block = m.begin; m_block < m.end; m_block += Tile::MC) {
         const Panels panels(smaller(Tile::MC, m.end - m_block), Tile::MR);
-        // A few k at a time: where A is contiguous down its columns, neighbouring panels share cache lines.
-        for (Index k = 0; k < kc; k += kPackDepth)
+        for (Index k = 0; k < kc; k += A.depth())
           for (Index i = 0; i < panels.count; ++i)
-            A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(kPackDepth, kc - k),
+            A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(A.depth(), kc - k),
                    a_block + panels.begin(i) * kc + k * panels.size(i));
         const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
           const T* next = b_block + (p + 1 < b_panels ? p + 1 : 0) * NR * kc;
@@ -160,7 +161,7 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
           run_tile(kc, a_block + panels.begin(i) * kc, panels.size(i), b, epilogue, m_block + panels.begin(i),
                    n_block + p * NR, k0 == 0, k0 + kc == K);
         };
-        if (kc > kShortK)  // a panel of B stays in L1 for all rows
+        if (kc > kShortK)  // a panel of B stays near for all rows
           for (Index p = 0; p < b_panels; ++p)
             for (Index i = 0; i < panels.count; ++i) tile(i, p);
         else  // storing C is most of the work: along its rows

@@ -27,17 +27,18 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
   }
 }
 
+// out[k*N + i] = p[k*stride + i], i < N contiguous.
+template <int N, class T>
+DL_INLINE void copy_slices(const T* p, Index stride, Index kc, T* out) {
+  for (Index k = 0; k < kc; ++k) __builtin_memcpy(out + k * N, p + k * stride, N * sizeof(T));
+}
+
 // out[k*width + i] = p[k*stride + i], i < n contiguous; zero for n <= i < width.
 template <class T>
 DL_INLINE void pack_slices(const T* p, Index stride, int n, Index kc, T* out, int width) {
-  constexpr int W = lanes<T>;
-  constexpr int kVectors = Tiling<T>::kVectors;
-  if (n == kVectors * W && width == n) {
-    for (Index k = 0; k < kc; ++k)
-      static_for<kVectors>([&](auto v)
-                               DL_INLINE_LAMBDA { store(out + (k * kVectors + v) * W, load(p + k * stride + v * W)); });
-    return;
-  }
+  constexpr int W = lanes<T>, MR = Tiling<T>::MR, NR = Tiling<T>::NR;
+  if (n == NR && width == NR) return copy_slices<NR>(p, stride, kc, out);
+  if (n == MR && width == MR) return copy_slices<MR>(p, stride, kc, out);
   for (Index k = 0; k < kc; ++k)
     for (int i0 = 0; i0 < width; i0 += W)
       store(out + k * width + i0, load(p + k * stride + i0, larger(0, smaller(W, n - i0))), smaller(W, width - i0));
@@ -56,6 +57,7 @@ template <class T>
 struct PackRows {  // a matrix as operand A
   const T* p;
   Index row, col;
+  DL_INLINE Index depth() const { return col == 1 ? Tiling<T>::KC : 16; }
   void pack(Index m0, int rows, Index k0, Index kc, T* out) const {
     pack_panel(p + m0 * row + k0 * col, row, col, rows, kc, out, rows);
   }
