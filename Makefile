@@ -20,10 +20,10 @@ demo: $(VENV)/.demo  ## train a small CNN on Fashion-MNIST; options in ARGS="--e
 	$(BIN)/python examples/fashion_mnist.py $(ARGS)
 
 test: lint  ## format, lint, types, and the quick tests
-	$(PYTEST) -m "not slow and not torch" $(ARGS)
+	$(PYTEST) -m "not slow and not torch and not nvcc" $(ARGS)
 
 test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, agreement with PyTorch, sanitizers
-	$(PYTEST) -m "slow or torch"
+	$(PYTEST) -m "slow or torch or nvcc"
 	$(MAKE) --no-print-directory sanitize-address sanitize-thread
 
 lint: $(VENV)/.test  ## formatting, lint and types only
