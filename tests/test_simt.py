@@ -15,9 +15,9 @@ KERNELS = Path(__file__).parent / "kernels"
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="the emulator is built with g++")
 
 
-@pytest.fixture(scope="module")
-def basic():
-    image = engine.Image(build.kernel(KERNELS / "basic.cu"))
+@pytest.fixture(scope="module", params=build.MODES)
+def basic(request):
+    image = engine.Image(build.kernel(KERNELS / "basic.cu", request.param))
     yield image
     image.close()
 
@@ -70,8 +70,8 @@ def test_static_and_dynamic_shared_memory(basic, order):
     assert np.array_equal(y, x[::-1])
 
 
-def test_shared_memory_starts_as_nan(basic):
-    out = np.zeros(32, np.uint32)
+def test_shared_memory_starts_as_nan():
+    basic, out = engine.Image(build.kernel(KERNELS / "basic.cu")), np.zeros(32, np.uint32)
     for _ in range(2):
         basic.launch("unwritten", 3, 32, out, shared=128)
         assert np.all(out == 0xFFFFFFFF)
@@ -295,7 +295,10 @@ def test_arguments_in_one_buffer(basic):
     def launch(size):
         size = ctypes.c_size_t(size)
         extra = (ctypes.c_void_p * 5)(1, buffer.ctypes.data, 2, ctypes.addressof(size), None)
-        engine.check(engine.library().cuLaunchKernel(basic._function("add"), 1, 1, 1, 8, 1, 1, 0, None, None, extra))
+        with engine.registered({"x": x, "z": z}):
+            engine.check(
+                engine.library().cuLaunchKernel(basic._function("add"), 1, 1, 1, 8, 1, 1, 0, None, None, extra)
+            )
 
     launch(28)
     assert np.array_equal(z, 2 * x)

@@ -22,6 +22,7 @@ struct Kernel {
   const unsigned* sizes;           // bytes of each parameter
   void (*call)(void** arguments);  // runs one thread
   const SharedArray* shared;
+  bool checked;  // whether the compiler put calls before accesses to memory
   const Kernel* next;
 };
 
@@ -40,8 +41,7 @@ enum MmaKind { kTf32, kBf16, kF16 };
 
 // `line` tells barriers of one source line from those of another.
 extern "C" {
-extern SIMT_BUILT_IN uint3 threadIdx, blockIdx;
-extern SIMT_BUILT_IN dim3 blockDim, gridDim;
+extern SIMT_BUILT_IN uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 void simt_syncthreads(int line);
 int simt_syncthreads_reduce(int predicate, int reduction, int line);

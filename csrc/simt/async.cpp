@@ -2,7 +2,7 @@
 // missing, early one that comes too late for the data it overwrites.
 #include <string.h>
 
-#include "machine.h"
+#include "check.h"
 
 namespace simt {
 
@@ -17,7 +17,7 @@ void land(const AsyncCopy& copy) {
 
 void async_when_thread_exits(Thread& thread) {
   if (!thread.copies.empty())
-    fail(thread.copies.front().pc, "cp.async without a wait: the thread exits with %zu copies under way",
+    fail(Kind::async, thread.copies.front().pc, "cp.async without a wait: the thread exits with %zu copies under way",
          thread.copies.size());
 }
 
@@ -28,7 +28,12 @@ using namespace simt;
 void simt_cp_async(void* shared, const void* global, unsigned bytes, unsigned source_bytes) {
   const void* pc = SIMT_CALLER;
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % bytes)
-    fail(pc, "cp.async of %u bytes: address %p (shared) or %p (global) is misaligned", bytes, shared, global);
+    fail(Kind::alignment, pc, "cp.async of %u bytes: address %p (shared) or %p (global) is misaligned", bytes, shared,
+         global);
+  if (machine.checking) {
+    if (source_bytes) check_access(reinterpret_cast<uintptr_t>(global), source_bytes, kRead | kAsyncAccess, pc);
+    check_access(reinterpret_cast<uintptr_t>(shared), bytes, kWrite | kAsyncAccess, pc);
+  }
   AsyncCopy copy{static_cast<char*>(shared), static_cast<const char*>(global), bytes, source_bytes, pc};
   if (machine.eager_copies) land(copy);
   machine.current->copies.push_back(copy);
@@ -44,8 +49,10 @@ void simt_cp_async_wait(int groups_left) {
   if (self.groups.size() <= static_cast<size_t>(groups_left)) return;
   auto last = self.groups.end() - groups_left - 1;
   size_t landed = *last;
-  if (!machine.eager_copies)
-    for (size_t i = 0; i < landed; ++i) land(self.copies[i]);
+  for (size_t i = 0; i < landed; ++i) {
+    if (!machine.eager_copies) land(self.copies[i]);
+    if (machine.checking) check_landed(self.copies[i]);
+  }
   self.copies.erase(self.copies.begin(), self.copies.begin() + static_cast<long>(landed));
   self.groups.erase(self.groups.begin(), last + 1);
   for (size_t& end : self.groups) end -= landed;

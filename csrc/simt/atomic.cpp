@@ -1,5 +1,5 @@
 // Atomics. One thread runs at a time, so they are plain arithmetic.
-#include "machine.h"
+#include "check.h"
 
 namespace simt {
 
@@ -30,7 +30,11 @@ T combine(int operation, T old, T value, T compare) {
 template <class Unsigned, class Signed>
 Unsigned update(Unsigned* address, int operation, int is_signed, Unsigned value, Unsigned compare, const void* pc) {
   if (reinterpret_cast<uintptr_t>(address) % sizeof(Unsigned))
-    fail(pc, "atomic: misaligned address %p", static_cast<void*>(address));
+    fail(Kind::alignment, pc, "atomic: misaligned address %p", static_cast<void*>(address));
+  if (machine.checking) {
+    check_access(reinterpret_cast<uintptr_t>(address), sizeof(Unsigned), kAtomicAccess, pc);
+    check_atomic(reinterpret_cast<uintptr_t>(address));
+  }
   Unsigned old = *address;
   bool ordered = operation == kMin || operation == kMax;
   *address =

@@ -1,5 +1,5 @@
 // Barriers of a block and of the grid.
-#include "machine.h"
+#include "check.h"
 
 namespace simt {
 
@@ -7,16 +7,18 @@ namespace {
 
 void release_block(Block& block) {
   if (block.alive != block.size)
-    fail(block.barrier.pc, "__syncthreads reached by %u of %u threads; the others have exited", block.alive,
-         block.size);
+    fail(Kind::barrier, block.barrier.pc, "__syncthreads reached by %u of %u threads; the others have exited",
+         block.alive, block.size);
   block.last_sum = block.sum;
   block.sum = 0;
   block.barrier = Barrier();
+  if (machine.checking) check_barrier(block);
   make_all_ready(block);
 }
 
 void release_grid() {
   machine.grid_barrier = Barrier();
+  if (machine.checking) check_grid_barrier();
   for (size_t b = 0; b < machine.resident; ++b) make_all_ready(*machine.blocks[b]);
 }
 
@@ -25,7 +27,8 @@ bool arrive(Barrier& barrier, unsigned expected, int line, const void* pc, const
   if (barrier.arrived == 0) barrier.line = line, barrier.pc = pc, barrier.first = machine.current;
   if (barrier.line != line) {
     const uint3& other = barrier.first->index;
-    fail(pc, "divergent %s: thread (%u,%u,%u) waits at %s", name, other.x, other.y, other.z, place(barrier.pc).c_str());
+    fail(Kind::barrier, pc, "divergent %s: thread (%u,%u,%u) waits at %s", name, other.x, other.y, other.z,
+         place(barrier.pc).c_str());
   }
   return ++barrier.arrived == expected;
 }
@@ -42,7 +45,7 @@ void barrier_when_thread_exits(Thread& thread) {
   Block& block = *thread.block;
   if (block.alive && block.barrier.arrived == block.alive) release_block(block);
   if (machine.grid_barrier.arrived)
-    fail(machine.grid_barrier.pc, "grid_sync reached by %u threads while another has exited",
+    fail(Kind::barrier, machine.grid_barrier.pc, "grid_sync reached by %u threads while another has exited",
          machine.grid_barrier.arrived);
 }
 
@@ -62,9 +65,11 @@ int simt_syncthreads_reduce(int predicate, int reduction, int line) {
 
 void simt_grid_sync(int line) {
   const void* pc = SIMT_CALLER;
-  if (!machine.launch->cooperative) fail(pc, "grid_sync in a launch that is not cooperative");
+  if (!machine.launch->cooperative) fail(Kind::barrier, pc, "grid_sync in a launch that is not cooperative");
   if (arrive(machine.grid_barrier, machine.alive, line, pc, "grid_sync")) release_grid();
   else wait();
 }
 
-void simt_threadfence() {}
+void simt_threadfence() {
+  if (machine.checking) check_fence(*machine.current);
+}

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "machine.h"
+#include "check.h"
 
 namespace {
 
@@ -465,6 +465,7 @@ CUresult cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
   memset(allocation.memory.get() + kGuardBytes, 0xff, bytes);
   allocation.bytes = bytes;
   *pointer = reinterpret_cast<CUdeviceptr>(allocation.memory.get() + kGuardBytes);
+  simt::add_global(*pointer, bytes, format("cuMemAlloc(%lld)", bytes), false, false);
   allocations[*pointer] = std::move(allocation);
   return CUDA_SUCCESS;
 }
@@ -476,6 +477,7 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
   size_t bytes = found->second.bytes;
   bool intact = guards_intact(pointer, bytes);
   allocations.erase(found);
+  simt::remove_global(pointer);
   if (intact) return CUDA_SUCCESS;
   return refuse(CUDA_ERROR_LAUNCH_FAILED,
                 format("cuMemFree: somebody wrote before or after the %lld bytes of the allocation", bytes));
@@ -483,6 +485,7 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, size_t bytes) {
   LOCKED;
   if (CUresult bad = check_range("cuMemcpyHtoD", to, bytes)) return bad;
+  simt::mark_initialised(to, bytes);
   return copy(host(to), from, bytes);
 }
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t bytes) {
@@ -494,6 +497,7 @@ CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   LOCKED;
   if (CUresult bad = check_range("cuMemcpyDtoD", from, bytes)) return bad;
   if (CUresult bad = check_range("cuMemcpyDtoD", to, bytes)) return bad;
+  simt::mark_initialised(to, bytes);
   return copy(host(to), host(from), bytes);
 }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
@@ -508,12 +512,14 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
   LOCKED;
   if (CUresult bad = check_range("cuMemsetD8", to, count)) return bad;
+  simt::mark_initialised(to, count);
   memset(host(to), value, count);
   return CUDA_SUCCESS;
 }
 CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned value, size_t count) {
   LOCKED;
   if (CUresult bad = check_range("cuMemsetD32", to, count * 4)) return bad;
+  simt::mark_initialised(to, count * 4);
   std::fill_n(static_cast<unsigned*>(host(to)), count, value);
   return CUDA_SUCCESS;
 }
@@ -563,6 +569,32 @@ void dlsim_schedule(int order, unsigned long long seed) {
   simt::machine.order = static_cast<simt::Order>(order);
   simt::machine.seed = seed;
   simt::machine.eager_copies = order == 1 || (order == 2 && seed % 2);
+}
+// Memory that checked kernels may touch. Flags: 1 its values count as written, 2 read-only.
+void dlsim_register(void* start, size_t bytes, const char* name, unsigned flags) {
+  LOCKED;
+  simt::add_global(reinterpret_cast<uintptr_t>(start), bytes, name, flags & 1, (flags & 2) != 0);
+}
+void dlsim_unregister(void* start) {
+  LOCKED;
+  simt::remove_global(reinterpret_cast<uintptr_t>(start));
+}
+// Texts of one record a line, fields separated by tabs; valid until the next call. The issues are those of the last
+// launch.
+const char* dlsim_issues() {
+  LOCKED;
+  static std::string text;
+  return (text = simt::list_issues()).c_str();
+}
+const char* dlsim_take_counters() {
+  LOCKED;
+  static std::string text;
+  return (text = simt::take_counters()).c_str();
+}
+const char* dlsim_take_traffic() {
+  LOCKED;
+  static std::string text;
+  return (text = simt::take_traffic()).c_str();
 }
 void dlsim_multiprocessors(int count) { multiprocessors = count; }
 const char* dlsim_signature(CUfunction function) { return function->kernel->signature; }

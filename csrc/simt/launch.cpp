@@ -1,4 +1,5 @@
 // A launch from its first thread to its last, and how it fails.
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,10 +9,9 @@
 #include <algorithm>
 #include <numeric>
 
-#include "machine.h"
+#include "check.h"
 
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace simt {
 
@@ -24,7 +24,8 @@ namespace {
 void thread_main() {
   machine.launch->kernel->call(machine.launch->arguments);
   Thread& self = *machine.current;
-  if (self.fiber.overflowed()) fail(nullptr, "stack overflow: a thread has %zu bytes for its variables", kStackBytes);
+  if (self.fiber.overflowed())
+    fail(Kind::stack, nullptr, "stack overflow: a thread has %zu bytes for its variables", kStackBytes);
   async_when_thread_exits(self);
   self.warp->ready &= ~(1u << self.lane);
   self.warp->exited |= 1u << self.lane;
@@ -55,7 +56,8 @@ void prepare_threads(Block& block, const dim3& shape) {
         thread.index = {x, y, z};
         thread.rank = rank, thread.lane = rank % kWarpSize;
         thread.warp = &block.warps[rank / kWarpSize], thread.block = &block;
-        thread.copies.clear(), thread.groups.clear();
+        thread.copies.clear(), thread.groups.clear(), thread.log.clear();
+        thread.fenced = false;
         thread.fiber.prepare(thread_main);
       }
 }
@@ -78,14 +80,20 @@ size_t static_shared_bytes(const Kernel& kernel) {
   return bytes;
 }
 
+uint3 block_index(const dim3& grid, size_t number) {
+  auto y = number / grid.x, z = y / grid.y;
+  return {static_cast<unsigned>(number % grid.x), static_cast<unsigned>(y % grid.y), static_cast<unsigned>(z)};
+}
+
 // Shared memory holds 0xFF, a NaN in every float type, until the block writes it.
 void poison_static_shared(const Kernel& kernel) {
   for (const SharedArray* array = kernel.shared; array->address; ++array) memset(array->address, 0xff, array->bytes);
 }
 
-void prepare(Block& block, const Launch& launch, uint3 index) {
+void prepare(Block& block, const Launch& launch, size_t number) {
   constexpr size_t kAlignment = 128;
-  block.index = index;
+  block.number = static_cast<unsigned>(number);
+  block.index = block_index(launch.grid, number);
   block.size = block.alive = launch.block.x * launch.block.y * launch.block.z;
   block.barrier = Barrier(), block.sum = block.last_sum = 0;
   grow(block, block.size);
@@ -95,11 +103,7 @@ void prepare(Block& block, const Launch& launch, uint3 index) {
   auto start = reinterpret_cast<uintptr_t>(block.dynamic.data());
   block.dynamic_shared = reinterpret_cast<char*>((start + kAlignment - 1) & ~(kAlignment - 1));
   if (launch.cooperative) block.saved.assign(static_shared_bytes(*launch.kernel), '\xff');
-}
-
-uint3 block_index(const dim3& grid, size_t number) {
-  auto y = number / grid.x, z = y / grid.y;
-  return {static_cast<unsigned>(number % grid.x), static_cast<unsigned>(y % grid.y), static_cast<unsigned>(z)};
+  if (machine.checking) check_block_begins(block);
 }
 
 void make_resident(size_t count) {
@@ -112,7 +116,7 @@ void run_blocks(const Launch& launch, const size_t* numbers, size_t count) {
   make_resident(count);
   machine.alive = 0;
   for (size_t i = 0; i < count; ++i) {
-    prepare(*machine.blocks[i], launch, block_index(launch.grid, numbers[i]));
+    prepare(*machine.blocks[i], launch, numbers[i]);
     machine.alive += machine.blocks[i]->size;
   }
   poison_static_shared(*launch.kernel);
@@ -120,6 +124,8 @@ void run_blocks(const Launch& launch, const size_t* numbers, size_t count) {
   machine.running = machine.blocks[0].get();
   blockIdx = machine.running->index;
   start(*machine.running);
+  if (machine.checking && !machine.failed)
+    for (size_t i = 0; i < count; ++i) check_block_ends(*machine.blocks[i]);
 }
 
 std::vector<size_t> block_order(size_t count) {
@@ -148,10 +154,10 @@ void on_signal(int number, siginfo_t* info, void* context) {
   uintptr_t pc = 0;
 #endif
   const void* after = reinterpret_cast<void*>(pc + 1);
-  if (number == SIGFPE) fail(after, "integer division by zero");
+  if (number == SIGFPE) fail(Kind::arithmetic, after, "integer division by zero");
   const Fiber& fiber = machine.current->fiber;
-  if (fiber.overflowed() || fiber.is_just_below(info->si_addr)) fail(after, "stack overflow");
-  fail(after, "out-of-bounds access: address %p is not mapped", info->si_addr);
+  if (fiber.overflowed() || fiber.is_just_below(info->si_addr)) fail(Kind::stack, after, "stack overflow");
+  fail(Kind::bounds, after, "out-of-bounds access: address %p is not mapped", info->si_addr);
 }
 
 class FaultHandlers {
@@ -177,33 +183,31 @@ class FaultHandlers {
   stack_t old_stack_;
 };
 
-void append_format(std::string& text, const char* format, ...) {
-  char part[256];
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(part, sizeof part, format, arguments);
-  va_end(arguments);
-  text += part;
-}
-
-std::string describe_thread(const void* pc) {
-  const Launch& l = *machine.launch;
-  const uint3 &b = blockIdx, &t = threadIdx;
-  std::string text = l.kernel->name;
-  append_format(text, " grid (%u,%u,%u) block (%u,%u,%u): block (%u,%u,%u) thread (%u,%u,%u)", l.grid.x, l.grid.y,
-                l.grid.z, l.block.x, l.block.y, l.block.z, b.x, b.y, b.z, t.x, t.y, t.z);
-  return pc ? text + " at " + place(pc) : text;
+void locate_image(const Kernel& kernel) {
+  Dl_info info;
+  dladdr(reinterpret_cast<const void*>(kernel.call), &info);
+  machine.image = info.dli_fname;
+  machine.image_base = reinterpret_cast<uintptr_t>(info.dli_fbase);
 }
 
 }  // namespace
 
-void fail(const void* pc, const char* format, ...) {
+std::string describe_launch() {
+  const Launch& l = *machine.launch;
+  char text[160];
+  snprintf(text, sizeof text, " grid (%u,%u,%u) block (%u,%u,%u)", l.grid.x, l.grid.y, l.grid.z, l.block.x, l.block.y,
+           l.block.z);
+  return l.kernel->name + std::string(text);
+}
+
+void fail(Kind kind, const void* pc, const char* format, ...) {
   static char text[2048];
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  machine.error = describe_thread(pc) + ": " + text;
+  add_issue(kind, pc, nullptr, text);
+  machine.failed = true;
   machine.current->fiber.switch_to(machine.host);
   __builtin_unreachable();
 }
@@ -213,13 +217,18 @@ bool run(const Launch& launch) {
   size_t count = size_t(launch.grid.x) * launch.grid.y * launch.grid.z;
   std::vector<size_t> numbers = block_order(count);
   machine.launch = &launch;
-  machine.error.clear();
-  gridDim = launch.grid, blockDim = launch.block;
+  machine.checking = launch.kernel->checked;
+  machine.failed = false;
+  gridDim = {launch.grid.x, launch.grid.y, launch.grid.z}, blockDim = {launch.block.x, launch.block.y, launch.block.z};
+  locate_image(*launch.kernel);
+  forget_issues();
+  if (machine.checking) check_launch_begins();
   size_t together = launch.cooperative ? count : 1;
-  for (size_t first = 0; first < count && machine.error.empty(); first += together)
+  for (size_t first = 0; first < count && !machine.failed; first += together)
     run_blocks(launch, &numbers[first], together);
   machine.current = nullptr;
-  machine.error = resolve_places(machine.error);
+  if (machine.checking) count_launch_ends();
+  machine.error = finish_issues();
   return machine.error.empty();
 }
 
@@ -227,4 +236,4 @@ bool run(const Launch& launch) {
 
 void* simt_dynamic_shared() { return simt::machine.current->block->dynamic_shared; }
 
-void simt_trap() { simt::fail(SIMT_CALLER, "__trap"); }
+void simt_trap() { simt::fail(simt::Kind::trap, SIMT_CALLER, "__trap"); }

@@ -10,6 +10,7 @@
 #define SIMT_RUNTIME  // the built-in variables can be written
 #include "abi.h"
 #include "fiber.h"
+#include "memory.h"
 
 namespace simt {
 
@@ -17,6 +18,30 @@ constexpr unsigned kWarpSize = 32;
 
 struct Block;
 struct Warp;
+
+// What went wrong.
+enum class Kind {
+  bounds,
+  alignment,
+  shared_race,
+  global_race,
+  uninitialised,
+  async,
+  barrier,
+  warp,
+  arithmetic,
+  stack,
+  trap
+};
+
+// An access to memory by a thread of a checked kernel, until its warp's are counted.
+struct AccessRecord {
+  uintptr_t address;
+  uint32_t pc;  // offset in the image
+  uint16_t bytes;
+  uint8_t kind;
+  bool shared;
+};
 
 struct AsyncCopy {
   char* shared;
@@ -33,6 +58,8 @@ struct Thread {
   Block* block;
   std::vector<AsyncCopy> copies;  // not yet landed
   std::vector<size_t> groups;     // committed groups: how many of `copies` each ends after
+  std::vector<AccessRecord> log;  // in checked mode
+  bool fenced;                    // has executed __threadfence
 };
 
 // Lanes of a warp that meet in one operation. The last to arrive completes it for all.
@@ -62,6 +89,7 @@ struct Barrier {
 
 struct Block {
   uint3 index;
+  unsigned number;       // in the grid
   unsigned size, alive;  // threads
   std::unique_ptr<Thread[]> threads;
   unsigned capacity = 0;
@@ -71,6 +99,9 @@ struct Block {
   std::vector<char> dynamic;       // dynamic shared memory
   char* dynamic_shared = nullptr;  // aligned
   std::vector<char> saved;         // static shared memory, while another block runs
+  std::vector<Region> regions;     // in checked mode: its shared arrays
+  const Kernel* regions_of = nullptr;
+  uint32_t interval, first_interval;  // in checked mode: now, and at its start
 };
 
 inline Thread* Warp::lane(unsigned l) const { return &block->threads[rank * kWarpSize + l]; }
@@ -102,15 +133,19 @@ struct Machine {
   Order order = Order::forward;
   uint64_t seed = 0, random = 0;
   bool eager_copies = false;  // cp.async lands at once (of all legal moments the first) or at the wait (the last)
-  bool checking = false;
-  std::string error;  // of the last launch that failed
+  bool checking = false;      // whether the kernel that runs is of a checked build
+  std::string image;          // the file that holds it, and where that is loaded
+  uintptr_t image_base = 0;
+  bool failed = false;  // the launch under way
+  std::string error;    // of the last launch, "" if none
 };
 extern Machine machine;
 
 // launch.cpp
 bool run(const Launch& launch);  // false: machine.error says what went wrong
-// Ends the launch: kernel, block, thread, source line of `pc` and the message become its error.
-[[noreturn]] void fail(const void* pc, const char* format, ...) __attribute__((format(printf, 2, 3)));
+std::string describe_launch();   // kernel, grid, block
+// Ends the launch. The source line of `pc`, unless it is null, and the message become its error.
+[[noreturn]] void fail(Kind kind, const void* pc, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
 // schedule.cpp
 void wait();                // other threads run; returns when somebody made this one ready and its turn has come
@@ -131,6 +166,8 @@ void async_when_thread_exits(Thread& thread);
 // place.cpp
 std::string place(const void* pc);               // stands for a source line in a message, until resolve_places
 std::string resolve_places(const std::string&);  // puts "file.cu:12" in their stead; not to be called by fibers
+std::string source_line(const std::string& image, uintptr_t offset);
+void look_up_lines(const std::string& image, const std::vector<uintptr_t>& offsets);  // of many at once
 
 #define SIMT_CALLER __builtin_return_address(0)
 

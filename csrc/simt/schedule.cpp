@@ -86,7 +86,7 @@ std::string describe(const Barrier& barrier, const char* what) {
         waits += masks + std::string(operation_name(m.operation)) + " at " + place(m.pc);
         pc = m.pc;
       }
-  fail(pc, "deadlock: no thread can go on%s", waits.c_str());
+  fail(Kind::barrier, pc, "deadlock: no thread can go on%s", waits.c_str());
 }
 
 void run_thread(Thread& next, Fiber& from) {

@@ -120,6 +120,12 @@ SIMT_INLINE T atomicCAS(T* address, simt::Same<T> compare, simt::Same<T> value) 
 
 namespace simt {
 
+#ifdef __SANITIZE_THREAD__
+constexpr bool kChecked = true;
+#else
+constexpr bool kChecked = false;
+#endif
+
 template <class T>
 constexpr char letter() {
   if (std::is_pointer_v<T>) return 'P';

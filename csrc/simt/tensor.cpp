@@ -1,6 +1,7 @@
 // ldmatrix and mma.sync. Layout of the fragments: PTX ISA, "Warp-level Matrix Instructions".
 #include <string.h>
 
+#include "check.h"
 #include "warp.h"
 
 namespace simt {
@@ -122,7 +123,9 @@ uint4 simt_ldmatrix(const void* row, int matrices, int transposed, int line) {
   Ldmatrix own{static_cast<const char*>(row), matrices, transposed, {}};
   bool gives_address = static_cast<int>(machine.current->lane) < 8 * matrices;
   if (gives_address && reinterpret_cast<uintptr_t>(row) % 16)
-    fail(SIMT_CALLER, "ldmatrix: the address %p of a row is not a multiple of 16", row);
+    fail(Kind::alignment, SIMT_CALLER, "ldmatrix: the address %p of a row is not a multiple of 16", row);
+  if (machine.checking && gives_address)
+    check_access(reinterpret_cast<uintptr_t>(row), 16, kRead | kMatrixAccess, SIMT_CALLER);
   meet(~0u, kLdmatrix, line, SIMT_CALLER, &own);
   return {own.fragment[0], own.fragment[1], own.fragment[2], own.fragment[3]};
 }

@@ -3,11 +3,15 @@
 
 #include <string.h>
 
+#include "check.h"
+
 namespace simt {
 
 namespace {
 
-void complete_syncwarp(Warp&, Meeting&) {}
+void complete_syncwarp(Warp& warp, Meeting& meeting) {
+  if (machine.checking) check_syncwarp(warp, meeting.mask);
+}
 
 unsigned source_lane(const Shuffle& shuffle, unsigned lane) {  // CUDA C++ Programming Guide, "Warp Shuffle Functions"
   int self = static_cast<int>(lane), first = self & ~(shuffle.width - 1), end = first + shuffle.width, source = self;
@@ -34,7 +38,8 @@ void complete_shuffle(Warp&, Meeting& meeting) {
     auto& shuffle = *static_cast<Shuffle*>(meeting.operands[lane]);
     unsigned source = source_lane(shuffle, lane);
     if (!(meeting.arrived >> source & 1))
-      fail(meeting.pc, "shuffle: lane %u reads lane %u, which takes no part (mask %08x)", lane, source, meeting.mask);
+      fail(Kind::warp, meeting.pc, "shuffle: lane %u reads lane %u, which takes no part (mask %08x)", lane, source,
+           meeting.mask);
     shuffle.result = static_cast<Shuffle*>(meeting.operands[source])->value;
   }
 }
@@ -67,11 +72,11 @@ Meeting& find_meeting(Warp& warp, uint32_t mask, int operation, int line, const 
   for (Meeting& m : warp.meetings) {
     if (m.mask == mask) return m;
     if (m.mask & mask)
-      fail(pc, "%s with mask %08x, while lanes %08x wait in %s with mask %08x at %s", operation_name(operation), mask,
-           m.arrived, operation_name(m.operation), m.mask, place(m.pc).c_str());
+      fail(Kind::warp, pc, "%s with mask %08x, while lanes %08x wait in %s with mask %08x at %s",
+           operation_name(operation), mask, m.arrived, operation_name(m.operation), m.mask, place(m.pc).c_str());
     if (!m.mask) unused = &m;
   }
-  if (!unused) fail(pc, "more than 4 warp operations under way in one warp");
+  if (!unused) fail(Kind::warp, pc, "more than 4 warp operations under way in one warp");
   unused->mask = mask, unused->arrived = 0;
   unused->operation = operation, unused->line = line, unused->pc = pc;
   return *unused;
@@ -80,12 +85,12 @@ Meeting& find_meeting(Warp& warp, uint32_t mask, int operation, int line, const 
 void check_arrival(const Warp& warp, const Meeting& m, int operation, int line, const void* pc) {
   const char* name = operation_name(operation);
   if (m.operation != operation)
-    fail(pc, "divergent warp: %s, while lanes %08x wait in %s at %s", name, m.arrived, operation_name(m.operation),
-         place(m.pc).c_str());
+    fail(Kind::warp, pc, "divergent warp: %s, while lanes %08x wait in %s at %s", name, m.arrived,
+         operation_name(m.operation), place(m.pc).c_str());
   if (kOperations[operation].aligned && m.line != line)
-    fail(pc, "divergent warp: %s, while lanes %08x wait at %s", name, m.arrived, place(m.pc).c_str());
+    fail(Kind::warp, pc, "divergent warp: %s, while lanes %08x wait at %s", name, m.arrived, place(m.pc).c_str());
   if (m.mask & warp.exited)
-    fail(pc, "%s with mask %08x, but lanes %08x have exited", name, m.mask, m.mask & warp.exited);
+    fail(Kind::warp, pc, "%s with mask %08x, but lanes %08x have exited", name, m.mask, m.mask & warp.exited);
 }
 
 void complete(Warp& warp, Meeting& meeting) {
@@ -102,9 +107,9 @@ void meet(uint32_t mask, int operation, int line, const void* pc, void* operands
   Thread& self = *machine.current;
   Warp& warp = *self.warp;
   if (kOperations[operation].aligned && (mask & warp.members) != ~0u)
-    fail(pc, "%s needs a warp of 32 threads", operation_name(operation));
+    fail(Kind::warp, pc, "%s needs a warp of 32 threads", operation_name(operation));
   if (!(mask >> self.lane & 1))
-    fail(pc, "lane %u is not in the mask %08x of its %s", self.lane, mask, operation_name(operation));
+    fail(Kind::warp, pc, "lane %u is not in the mask %08x of its %s", self.lane, mask, operation_name(operation));
   Meeting& meeting = find_meeting(warp, mask & warp.members, operation, line, pc);
   check_arrival(warp, meeting, operation, line, pc);
   meeting.arrived |= 1u << self.lane;
@@ -116,7 +121,7 @@ void meet(uint32_t mask, int operation, int line, const void* pc, void* operands
 void warp_when_thread_exits(Thread& thread) {
   for (const Meeting& m : thread.warp->meetings)
     if (m.mask >> thread.lane & 1)
-      fail(m.pc, "lane %u exited while lanes %08x wait for it in %s", thread.lane, m.arrived,
+      fail(Kind::warp, m.pc, "lane %u exited while lanes %08x wait for it in %s", thread.lane, m.arrived,
            operation_name(m.operation));
 }
 

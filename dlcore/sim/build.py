@@ -37,7 +37,20 @@ KERNEL = [
     "-fno-gnu-unique",  # shared arrays of two images are two
     "-fno-semantic-interposition",
 ]
-MODE = {"fast": ["-O2", "-ftree-vectorize"], "checked": ["-O1"]}
+MODE = {
+    "fast": ["-O2", "-ftree-vectorize"],
+    "checked": [  # a call before each access, and accesses as they are written: neither split, merged nor vectorised
+        "-O2",
+        "-fsanitize=thread",
+        "--param=tsan-instrument-func-entry-exit=0",
+        "-fsanitize=bounds,shift,signed-integer-overflow,integer-divide-by-zero",
+        "-fno-tree-sra",
+        "-fno-ipa-sra",
+        "-fno-tree-vectorize",
+        "-fno-tree-slp-vectorize",
+        "-fno-tree-loop-distribute-patterns",
+    ],
+}
 
 
 def kernel_sources() -> Path:

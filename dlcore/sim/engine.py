@@ -8,11 +8,11 @@ Example:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,10 @@ def library() -> ctypes.CDLL:
     lib.dlsim_schedule.argtypes = [ctypes.c_int, ctypes.c_uint64]
     lib.dlsim_launches.restype = ctypes.c_uint64
     lib.dlsim_live.restype = ctypes.c_size_t
+    lib.dlsim_register.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_uint]
+    lib.dlsim_unregister.argtypes = [ctypes.c_void_p]
+    for records in (lib.dlsim_issues, lib.dlsim_take_counters, lib.dlsim_take_traffic):
+        records.restype = ctypes.c_char_p
     return lib
 
 
@@ -77,6 +81,87 @@ def live() -> int:
     return int(library().dlsim_live())
 
 
+class Issue(NamedTuple):
+    """Something that a kernel did wrong, first at source line `where`, as often as `times`."""
+
+    kind: str
+    kernel: str
+    where: str
+    block: str
+    thread: str
+    times: int
+    text: str
+
+
+class Counter(NamedTuple):
+    """Accesses of one source line in checked mode: `requests` of warps for `lanes` threads, `bytes` each.
+
+    `units` are 32-byte sectors (global memory) or wavefronts (shared), `ideal` what the same bytes need at least.
+    """
+
+    kernel: str
+    where: str
+    operation: str
+    bytes: int
+    requests: int
+    lanes: int
+    units: int
+    ideal: int
+
+
+class Traffic(NamedTuple):
+    """Bytes that a kernel's launches have to read from and write to DRAM at least: each sector once a launch."""
+
+    kernel: str
+    launches: int
+    read: int
+    written: int
+
+
+def issues() -> list[Issue]:
+    """What went wrong in the last launch."""
+    return [Issue(r[0], r[1], r[2], r[3], r[4], int(r[5]), r[6]) for r in _records(library().dlsim_issues())]
+
+
+def take_counters() -> list[Counter]:
+    """Counters of all launches of checked kernels since the last call, by kernel, source line, operation and width."""
+    return [Counter(r[0], r[1], r[2], *map(int, r[3:])) for r in _records(library().dlsim_take_counters())]
+
+
+def take_traffic() -> list[Traffic]:
+    """Compulsory DRAM traffic of all launches of checked kernels since the last call."""
+    return [Traffic(r[0], *map(int, r[1:])) for r in _records(library().dlsim_take_traffic())]
+
+
+def _records(text: bytes) -> list[list[str]]:
+    return [line.split("\t") for line in text.decode().splitlines()]
+
+
+def empty(shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[Any, Any]:
+    """A NumPy array that begins at a multiple of 256 bytes, as what cuMemAlloc gives: sectors count as on a device."""
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    memory = np.empty(count * dtype.itemsize + 256, np.uint8)
+    start = -memory.ctypes.data % 256
+    return memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+@contextmanager
+def registered(arrays: Mapping[str, np.ndarray[Any, Any]], unwritten: Collection[str] = ()) -> Iterator[None]:
+    """Inside the block, checked kernels may touch these arrays; those in `unwritten` hold nothing yet.
+
+    Arrays that are not writeable may only be read.
+    """
+    for name, array in arrays.items():
+        flags = (name not in unwritten) | (not array.flags.writeable) << 1
+        library().dlsim_register(array.ctypes.data, array.nbytes, name.encode(), flags)
+    try:
+        yield
+    finally:
+        for array in arrays.values():
+            library().dlsim_unregister(array.ctypes.data)
+
+
 class Image:
     """A compiled kernel file, loaded. Freed by `close()`."""
 
@@ -108,8 +193,18 @@ class Image:
         *arguments: Any,
         shared: int = 0,
         cooperative: bool = False,
+        unwritten: Collection[int] = (),
     ) -> None:
-        """Run a kernel on NumPy arrays and numbers, to its end.
+        """Run a kernel on NumPy arrays and numbers, to its end. The arrays are called arg0, arg1, ... in messages.
+
+        Args:
+            name: of the kernel.
+            grid: blocks along x, y, z.
+            block: threads along x, y, z.
+            arguments: contiguous arrays and numbers.
+            shared: bytes of dynamic shared memory.
+            cooperative: all blocks run together and may meet in grid_sync.
+            unwritten: numbers of the arguments that hold nothing yet; a checked kernel must write before it reads.
 
         Raises:
             ArgumentError: the arguments are not as many as the kernel's parameters, or of another kind.
@@ -123,10 +218,12 @@ class Image:
         if shared > 48 * 1024:
             check(library().cuFuncSetAttribute(function, 8, shared))
         shape = [ctypes.c_uint(n) for n in (*_triple(grid), *_triple(block))]
-        if cooperative:
-            check(library().cuLaunchCooperativeKernel(function, *shape, shared, None, pointers))
-        else:
-            check(library().cuLaunchKernel(function, *shape, shared, None, pointers, None))
+        arrays = {f"arg{i}": argument for i, argument in enumerate(arguments) if isinstance(argument, np.ndarray)}
+        with registered(arrays, [f"arg{i}" for i in unwritten]):
+            if cooperative:
+                check(library().cuLaunchCooperativeKernel(function, *shape, shared, None, pointers))
+            else:
+                check(library().cuLaunchKernel(function, *shape, shared, None, pointers, None))
 
     def _function(self, name: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()

@@ -10,7 +10,7 @@
   extern "C" __attribute__((visibility("hidden"))) const simt::SharedArray simt_shared_of_##kernel[];                  \
   static const simt::Exported simt_export_##kernel({#kernel, simt::Trampoline<&kernel>::signature,                     \
                                                     simt::Trampoline<&kernel>::sizes, simt::Trampoline<&kernel>::call, \
-                                                    simt_shared_of_##kernel, nullptr});
+                                                    simt_shared_of_##kernel, simt::kChecked, nullptr});
 // A pointer to the block's dynamic shared memory, 16-byte aligned.
 #define DL_SHARED(T, name) T* name = reinterpret_cast<T*>(simt_dynamic_shared())
 #define DL_UNROLL _Pragma("GCC unroll 32")
