@@ -20,10 +20,11 @@ demo: $(VENV)/.demo  ## train a small CNN on Fashion-MNIST; options in ARGS="--e
 	$(BIN)/python examples/fashion_mnist.py $(ARGS)
 
 test: lint  ## format, lint, types, and the quick tests
-	$(PYTEST) -m "not slow and not torch and not nvcc" $(ARGS)
+	$(PYTEST) -m "not slow and not torch and not nvcc and not sim" $(ARGS)
 
-test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, agreement with PyTorch, sanitizers
-	$(PYTEST) -m "slow or torch or nvcc"
+test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, PyTorch, emulated CUDA kernels, sanitizers
+	$(PYTEST) -m "(slow or torch or nvcc) and not sim"
+	$(PYTEST) -m sim
 	$(MAKE) --no-print-directory sanitize-address sanitize-thread
 
 lint: $(VENV)/.test  ## formatting, lint and types only
@@ -61,7 +62,7 @@ sanitize-address sanitize-thread: $(VENV)/.full
 	    DLCORE_NUM_THREADS=2 OPENBLAS_NUM_THREADS=1 \
 	    ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
 	    TSAN_OPTIONS=allocator_may_return_null=1:die_after_fork=0:halt_on_error=1 \
-	    $(BIN)/pytest --numprocesses 2 --capture=no -p no:cacheprovider -m "not slow and not torch" -k "native or cpu" $(NATIVE_TESTS)
+	    $(BIN)/pytest --numprocesses 2 --capture=no -p no:cacheprovider -m "not slow and not torch and not sim" -k "native or cpu" $(NATIVE_TESTS)
 
 # ---- the virtual environment: one stamp file per set of packages
 

@@ -14,6 +14,7 @@ void bind_elementwise(py::module_& m);
 void bind_gather(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_launcher(py::module_& m);
 void bind_random(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_softmax(py::module_& m);
@@ -226,6 +227,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_gather(m);
   dlcore::bind_norm(m);
   dlcore::bind_optim(m);
+  dlcore::bind_launcher(m);
   dlcore::bind_random(m);
   dlcore::bind_reduce(m);
   dlcore::bind_softmax(m);

@@ -7,7 +7,7 @@ import pytest
 from dlcore import dispatch
 from dlcore.errors import BackendError
 
-BACKENDS = ["numpy", "cpu"]
+BACKENDS = ["numpy", "cpu", pytest.param("sim", marks=pytest.mark.sim)]
 
 
 def missing(backend: str) -> str | None:

@@ -1,12 +1,44 @@
-"""The `sim` backend: the cuda backend over an emulator of the CUDA execution model."""
+"""The `sim` backend: the cuda backend, launches included, over an emulator of the CUDA execution model."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any
 
+import numpy as np
+
+from dlcore import settings
 from dlcore.errors import BackendError
+from dlcore.signature import Shape
 
 
-def load() -> NoReturn:
-    """Raises BackendError: this version has no emulator."""
-    raise BackendError("backend sim: this version of dlcore has no CUDA emulator yet; use cpu or numpy")
+def load() -> Any:
+    """The backend. Raises BackendError when the extension or a C++ compiler is missing."""
+    try:
+        from dlcore import _C
+    except ImportError:
+        raise BackendError("backend sim: the C++ extension is not built; install a C++17 compiler") from None
+    from dlcore.backends.cuda.backend import CudaBackend
+    from dlcore.backends.cuda.driver import Driver
+    from dlcore.sim import build
+
+    class SimDriver(Driver):
+        """NumPy arrays as device memory; kernels compiled by g++ against the emulator."""
+
+        name = "sim"
+        array_type = np.ndarray
+        xp = np
+        native = _C.Driver(str(build.driver()))
+
+        def image(self, module: str) -> bytes:
+            return f"SIMT:{build.kernel(module, settings.get('SIM'))}".encode()
+
+        def empty(self, shape: Shape, dtype: Any) -> Any:
+            return np.empty(shape, dtype)
+
+        def stream(self) -> int:
+            return 0
+
+        def address(self, array: Any) -> int:
+            return int(array.__array_interface__["data"][0])
+
+    return CudaBackend(SimDriver())

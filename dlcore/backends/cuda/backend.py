@@ -1,0 +1,43 @@
+"""The backend of the op layer over a `Driver`: the same for a GPU and for the emulator."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+from dlcore.backends.cuda.driver import Driver
+from dlcore.backends.cuda.launch import drivers
+from dlcore.backends.numpy import NumpyBackend
+
+
+class CudaBackend(NumpyBackend):
+    """Arrays of a driver, computed by `kernels/*.cu` where there is a kernel, else by references."""
+
+    kernels = "cuda"
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__()
+        self.name = driver.name
+        self.driver = driver
+        self.array_type = driver.array_type
+        drivers[driver.array_type] = driver
+        load_families()
+
+    def cast(self, array: Any, dtype: Any) -> Any:
+        """An array in `dtype`; a Python scalar stays on the host, so that kernels take it by value."""
+        if isinstance(array, (bool, int, float)):
+            return dtype.type(array)
+        return super().cast(array, dtype)
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        self.driver.native.synchronize()
+
+
+def load_families() -> None:
+    """Import the files beside this one that register implementations."""
+    package = importlib.import_module("dlcore.backends.cuda")
+    for family in pkgutil.iter_modules(package.__path__):
+        if family.name.startswith("ops_"):
+            importlib.import_module(f"{package.__name__}.{family.name}")

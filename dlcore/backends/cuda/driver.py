@@ -1,0 +1,63 @@
+"""What the cuda backend asks of a machine: arrays, compiled kernels, streams. `CupyDriver` and `SimDriver` give it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlcore.errors import KernelError
+from dlcore.signature import Shape
+
+Array = Any
+MAX_SHARED_BY_DEFAULT = 48 * 1024  # bytes; more must be asked for, kernel by kernel
+DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+
+
+class Driver:
+    """A device with its arrays. `native` is the `_C.Driver` that launches."""
+
+    name: str
+    array_type: Any
+    xp: Any  # its array library, for references
+    native: Any
+
+    def __init__(self) -> None:
+        self._modules: dict[str, int] = {}
+        self._functions: dict[tuple[str, str], Any] = {}
+        self._shared: dict[tuple[str, str], int] = {}
+        self.multiprocessors = self.native.attribute(MULTIPROCESSORS)
+
+    def image(self, module: str) -> bytes:
+        """The compiled `kernels/<module>.cu` as the driver library takes it."""
+        raise NotImplementedError
+
+    def empty(self, shape: Shape, dtype: Any) -> Array:
+        """A new array whose elements are not set."""
+        raise NotImplementedError
+
+    def stream(self) -> int:
+        """Handle of the stream that launches go to."""
+        raise NotImplementedError
+
+    def address(self, array: Array) -> int:
+        """Where an array begins in the memory of the device."""
+        raise NotImplementedError
+
+    def function(self, module: str, kernel: str, shared: int = 0) -> Any:
+        """A kernel ready to launch with that much dynamic shared memory. Raises KernelError when there is none."""
+        key = (module, kernel)
+        found = self._functions.get(key)
+        if found is None:
+            found = self._functions[key] = self._find(module, kernel)
+        if shared > self._shared.get(key, MAX_SHARED_BY_DEFAULT):
+            found.set_attribute(DYNAMIC_SHARED, shared)
+            self._shared[key] = shared
+        return found
+
+    def _find(self, module: str, kernel: str) -> Any:
+        try:
+            if module not in self._modules:
+                self._modules[module] = self.native.load(self.image(module))
+            return self.native.function(self._modules[module], kernel)
+        except RuntimeError as error:
+            raise KernelError(f"kernel {kernel} of {module}.cu cannot be loaded: {error}") from None

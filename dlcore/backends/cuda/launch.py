@@ -1,0 +1,52 @@
+"""The one door through which every kernel goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dlcore.backends.cuda.driver import Driver
+from dlcore.errors import KernelError
+from dlcore.signature import Shape
+
+Array = Any
+Dims = tuple[int, ...]
+
+drivers: dict[type, Driver] = {}
+"""The driver of each array type in use."""
+
+listeners: list[Callable[[str, Dims, Dims, tuple[Any, ...], int], None]] = []
+"""Called with (kernel, grid, block, arguments, shared) before every launch."""
+
+
+def driver_of(array: Array) -> Driver:
+    """The driver that an array belongs to."""
+    return drivers[type(array)]
+
+
+def empty(shape: Shape, dtype: Any, like: Array) -> Array:
+    """A new array on the device of another, elements not set."""
+    return drivers[type(like)].empty(shape, dtype)
+
+
+def launch(
+    kernel: str, grid: Dims, block: Dims, *arguments: Any, like: Array, shared: int = 0, cooperative: bool = False
+) -> None:
+    """Run a kernel, given as "module.function", on the device of the array `like`; does nothing for an empty grid.
+
+    arguments: arrays and None (pointers), ints, floats, and bytes (structs by value), as its signature says.
+    shared: bytes of dynamic shared memory. cooperative: all blocks are resident, for grid barriers.
+    Raises KernelError naming kernel, grid and block.
+    """
+    if 0 in grid:
+        return
+    driver = drivers[type(like)]
+    module, _, name = kernel.partition(".")
+    for listener in listeners:
+        listener(kernel, grid, block, arguments, shared)
+    try:
+        driver.function(module, name, shared).launch(grid, block, shared, driver.stream(), cooperative, *arguments)
+    except RuntimeError as error:
+        if isinstance(error, KernelError):
+            raise
+        raise KernelError(f"{name}<<<{grid}, {block}, {shared}>>>: {error}") from None

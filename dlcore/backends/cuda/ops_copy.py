@@ -1,0 +1,68 @@
+"""Contiguous copies, casts and transposes on `kernels/copy.cu`."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+from dlcore import dtypes
+from dlcore.backends.cuda.launch import driver_of, empty, launch
+from dlcore.backends.cuda.ops_elementwise import BLOCK, MAX_AXES, MAX_CHUNKS, SUFFIXES, broadcast_strides, grid_of, walk
+from dlcore.dispatch import Call, implement
+
+Array = Any
+
+CASTS = SUFFIXES | {dtypes.int32: "i32", dtypes.int64: "i64", dtypes.bool_: "b8"}
+
+
+def contiguous(x: Array) -> Array:
+    """`x` itself, or a copy of it in C order."""
+    if x.flags.c_contiguous:
+        return x
+    if _is_transposed(x):
+        return _transposed(x.swapaxes(-1, -2)).reshape(x.shape)
+    return copy(f"copy_strided_b{x.itemsize}", x, x.dtype)
+
+
+def _is_transposed(x: Array) -> bool:
+    """Whether it is a stack of contiguous matrices seen transposed, large enough for tiles."""
+    return bool(x.ndim >= 2 and min(x.shape[-2:]) >= 16 and x.itemsize > 1 and x.swapaxes(-1, -2).flags.c_contiguous)
+
+
+def _transposed(x: Array) -> Array:
+    rows, columns = x.shape[-2:]
+    count = x.size // (rows * columns)
+    y = empty((count, columns, rows), x.dtype, x)
+    grid = (-(-columns // 32), -(-rows // 32), count)
+    launch(f"copy.copy_transpose_b{x.itemsize}", grid, (32, 8), x, y, rows, columns, like=x)
+    return y
+
+
+def copy(kernel: str, x: Array, dtype: Any) -> Array:
+    """One launch of a copying kernel."""
+    y = empty(x.shape, dtype, x)
+    if y.size:
+        address = driver_of(x).address
+        aligned = address(x) % 16 == 0 and address(y) % 16 == 0
+        plan = walk(x.shape, (broadcast_strides(x, x.shape),), x.itemsize, aligned)
+        layout = plan.packed + struct.pack("<d", 0.0)
+        launch(f"copy.{kernel}", grid_of(plan.chunks, x), (BLOCK,), x, y, layout, like=x)
+    return y
+
+
+def _refuse_cast(call: Call) -> str | None:
+    source, target, shape = call.dtype, call.attrs["dtype"], call.shapes[0] or ()
+    if source not in CASTS or target not in CASTS or source == target:
+        return f"no kernel from {source} to {target}"
+    large = len(shape) > MAX_AXES or np.prod(shape, dtype=np.int64) >= MAX_CHUNKS
+    return "too many axes or elements" if large else None
+
+
+@implement("astype", "cuda", refuse=_refuse_cast)
+def astype(x: Array, *, dtype: Any) -> Array:
+    """The elements in another dtype."""
+    if isinstance(x, np.generic):
+        x = np.asarray(x)
+    return copy(f"copy_cast_{CASTS[x.dtype]}_{CASTS[dtype]}", x, dtype)

@@ -1,0 +1,51 @@
+// Element types: what they compute in, and 16-byte vectors of them.
+#pragma once
+#include "dl.cuh"
+
+#ifdef DL_SIM
+#define DL_ROLLED
+#else
+#define DL_ROLLED _Pragma("unroll 1")
+#endif
+
+// X(type, suffix of the kernels' names)
+#define DL_FOR_FLOATS(X) X(float, f32) X(double, f64) X(__half, f16) X(__nv_bfloat16, bf16)
+
+// The type that arithmetic on T is done in: 16-bit floats compute in float.
+template <class T>
+struct Wide {
+  using type = float;
+};
+template <>
+struct Wide<double> {
+  using type = double;
+};
+template <class T>
+using wide = typename Wide<T>::type;
+
+DL_DEVICE float widen(float x) { return x; }
+DL_DEVICE double widen(double x) { return x; }
+DL_DEVICE float widen(__half x) { return __half2float(x); }
+DL_DEVICE float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+DL_DEVICE T narrow(wide<T> x) {
+  return T(x);
+}
+template <>
+DL_DEVICE __half narrow<__half>(float x) {
+  return __float2half(x);
+}
+template <>
+DL_DEVICE __nv_bfloat16 narrow<__nv_bfloat16>(float x) {
+  return __float2bfloat16(x);
+}
+
+// N elements that move as one access, or as several of 16 bytes.
+template <class T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vec {
+  T at[N];
+};
+
+template <class T>
+constexpr int kPerVector = 16 / int(sizeof(T));
