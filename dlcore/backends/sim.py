@@ -17,6 +17,7 @@ def load() -> Any:
         from dlcore import _C
     except ImportError:
         raise BackendError("backend sim: the C++ extension is not built; install a C++17 compiler") from None
+    from dlcore.backends.cuda import compiler
     from dlcore.backends.cuda.backend import CudaBackend
     from dlcore.backends.cuda.driver import Driver
     from dlcore.sim import build
@@ -30,7 +31,7 @@ def load() -> Any:
         native = _C.Driver(str(build.driver()))
 
         def image(self, module: str) -> bytes:
-            return f"SIMT:{build.kernel(module, settings.get('SIM'))}".encode()
+            return f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu', settings.get('SIM'))}".encode()
 
         def empty(self, shape: Shape, dtype: Any) -> Any:
             return np.empty(shape, dtype)

@@ -4,8 +4,10 @@
 
 #ifdef DL_SIM
 #define DL_ROLLED
+#define DL_TWICE
 #else
 #define DL_ROLLED _Pragma("unroll 1")
+#define DL_TWICE _Pragma("unroll 2")
 #endif
 
 // X(type, suffix of the kernels' names)
@@ -25,6 +27,7 @@ using wide = typename Wide<T>::type;
 
 DL_DEVICE float widen(float x) { return x; }
 DL_DEVICE double widen(double x) { return x; }
+DL_DEVICE float widen(bool x) { return x ? 1.0f : 0.0f; }
 DL_DEVICE float widen(__half x) { return __half2float(x); }
 DL_DEVICE float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 

@@ -14,6 +14,7 @@ from dlcore.dispatch import Call, implement
 
 Array = Any
 
+MAX_GRID = 65_535  # blocks along y and z
 CASTS = SUFFIXES | {dtypes.int32: "i32", dtypes.int64: "i64", dtypes.bool_: "b8"}
 
 
@@ -28,7 +29,10 @@ def contiguous(x: Array) -> Array:
 
 def _is_transposed(x: Array) -> bool:
     """Whether it is a stack of contiguous matrices seen transposed, large enough for tiles."""
-    return bool(x.ndim >= 2 and min(x.shape[-2:]) >= 16 and x.itemsize > 1 and x.swapaxes(-1, -2).flags.c_contiguous)
+    if x.ndim < 2 or x.itemsize == 1 or not x.swapaxes(-1, -2).flags.c_contiguous:
+        return False
+    rows, columns = x.shape[-2:]
+    return min(rows, columns) >= 16 and max(x.size // (rows * columns), columns // 32) < MAX_GRID
 
 
 def _transposed(x: Array) -> Array:
