@@ -9,7 +9,7 @@
 namespace dlcore {
 namespace {
 
-constexpr std::size_t kMaxParameters = 64, kMaxBytes = 4096;  // CUDA's own limit of bytes
+constexpr std::size_t kMaxParameters = 64, kMaxOpened = 1024, kMaxBytes = 4096;  // bytes: CUDA's own limit
 
 // The parameter block of one launch.
 class Arguments {
@@ -22,6 +22,14 @@ class Arguments {
       throw py::type_error(function_.name() + ": takes " + std::to_string(sizes.size()) + " arguments; got " +
                            std::to_string(count));
     for (std::size_t i = 0; i < count; ++i) add(i, values[i], sizes[i]);
+  }
+  // Lets the kernel touch arrays whose addresses stand inside a struct.
+  void open(py::handle arrays) {
+    if (!function_.driver().emulated()) return;
+    for (py::handle array : arrays) {
+      if (opened_count_ == kMaxOpened) throw py::value_error(function_.name() + ": too many arrays");
+      host_pointer(opened_count_, array.ptr());
+    }
   }
   Arguments(const Arguments&) = delete;
   ~Arguments() {
@@ -106,7 +114,7 @@ class Arguments {
   const Function& function_;
   std::size_t used_ = 0, opened_count_ = 0;
   void* parameters_[kMaxParameters];
-  const void* opened_[kMaxParameters];
+  const void* opened_[kMaxOpened];
   alignas(16) unsigned char bytes_[kMaxBytes];
 };
 
@@ -123,11 +131,12 @@ Dim3 dim3_of(PyObject* tuple, const char* what) {
   return {found[0], found[1], found[2]};
 }
 
-// launch(grid, block, shared, stream, cooperative, *arguments)
+// launch(grid, block, shared, stream, cooperative, touched, *arguments)
 void launch(const Function& function, py::handle grid, py::handle block, unsigned shared, std::uintptr_t stream,
-            bool cooperative, const py::args& values) {
+            bool cooperative, py::handle touched, const py::args& values) {
   Arguments arguments(function);
   arguments.fill(&PyTuple_GET_ITEM(values.ptr(), 0), static_cast<std::size_t>(values.size()));
+  if (!touched.is_none()) arguments.open(touched);
   function.launch(dim3_of(grid.ptr(), "grid"), dim3_of(block.ptr(), "block"), shared, reinterpret_cast<void*>(stream),
                   arguments.parameters(), cooperative);
 }

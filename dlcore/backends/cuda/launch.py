@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dlcore.backends.cuda.driver import Driver
@@ -30,12 +30,20 @@ def empty(shape: Shape, dtype: Any, like: Array) -> Array:
 
 
 def launch(
-    kernel: str, grid: Dims, block: Dims, *arguments: Any, like: Array, shared: int = 0, cooperative: bool = False
+    kernel: str,
+    grid: Dims,
+    block: Dims,
+    *arguments: Any,
+    like: Array,
+    shared: int = 0,
+    cooperative: bool = False,
+    touched: Sequence[Array] | None = None,
 ) -> None:
     """Run a kernel, given as "module.function", on the device of the array `like`; does nothing for an empty grid.
 
     arguments: arrays and None (pointers), ints, floats, and bytes (structs by value), as its signature says.
     shared: bytes of dynamic shared memory. cooperative: all blocks are resident, for grid barriers.
+    touched: arrays whose addresses (`driver_of(x).address(x)`) stand inside a struct.
     Raises KernelError naming kernel, grid and block.
     """
     if 0 in grid:
@@ -45,7 +53,9 @@ def launch(
     for listener in listeners:
         listener(kernel, grid, block, arguments, shared)
     try:
-        driver.function(module, name, shared).launch(grid, block, shared, driver.stream(), cooperative, *arguments)
+        driver.function(module, name, shared).launch(
+            grid, block, shared, driver.stream(), cooperative, touched, *arguments
+        )
     except RuntimeError as error:
         if isinstance(error, KernelError):
             raise
