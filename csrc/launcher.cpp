@@ -101,13 +101,15 @@ void* Driver::load(const std::string& image) const {
 
 void Driver::synchronize() const { check(api_->cuCtxSynchronize(), "cuCtxSynchronize"); }
 
-bool Driver::emulated() const { return api_->dlsim_register != nullptr; }
+bool Driver::emulated() const { return api_->dlsim_signature != nullptr; }
 
 void Driver::open(const void* low, std::size_t bytes, const char* name) const {
-  api_->dlsim_register(low, bytes, name, 0);
+  if (api_->dlsim_register) api_->dlsim_register(low, bytes, name, 0);
 }
 
-void Driver::close(const void* low) const { api_->dlsim_unregister(low); }
+void Driver::close(const void* low) const {
+  if (api_->dlsim_unregister) api_->dlsim_unregister(low);
+}
 
 Function::Function(const Driver& driver, void* module, const std::string& name) : driver_(driver), name_(name) {
   const DriverApi& api = driver.api();

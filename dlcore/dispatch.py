@@ -343,7 +343,7 @@ def _promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], .
     casts = []
     for i, array in enumerate(arrays):
         target = promoted if i in joining else _own_dtype(op, i, kinds[i], array)
-        if array is not None and getattr(array, "dtype", None) != target:
+        if array is not None and (not hasattr(array, "dtype") or array.dtype != target):
             casts.append((i, target))
     return promoted, tuple(casts)
 
