@@ -26,11 +26,10 @@ DL_DEVICE void copy(const T* x, U* y, const Walk<1>& walk, F convert) {
   }
 }
 
-#define DL_COPY_KERNEL(T, bytes)                                                              \
-  extern "C" __global__ void __launch_bounds__(256)                                           \
-      copy_strided_b##bytes(const T* x, T* y, Walk<1> walk) {                                 \
-    copy(x, y, walk, [](T value) { return value; });                                          \
-  }                                                                                           \
+#define DL_COPY_KERNEL(T, bytes)                                                                            \
+  extern "C" __global__ void __launch_bounds__(256) copy_strided_b##bytes(const T* x, T* y, Walk<1> walk) { \
+    copy(x, y, walk, [](T value) { return value; });                                                        \
+  }                                                                                                         \
   DL_EXPORT(copy_strided_b##bytes)
 DL_COPY_KERNEL(unsigned char, 1)
 DL_COPY_KERNEL(unsigned short, 2)
@@ -63,19 +62,18 @@ struct Convert<__nv_bfloat16, T> {
   DL_DEVICE __nv_bfloat16 operator()(T x) const { return __float2bfloat16(float(plain(x))); }
 };
 
-#define DL_CAST_KERNEL(T, from, U, to)                                                        \
-  extern "C" __global__ void __launch_bounds__(256)                                           \
-      copy_cast_##from##_##to(const T* x, U* y, Walk<1> walk) {                               \
-    copy(x, y, walk, Convert<U, T>{});                                                        \
-  }                                                                                           \
+#define DL_CAST_KERNEL(T, from, U, to)                                                                        \
+  extern "C" __global__ void __launch_bounds__(256) copy_cast_##from##_##to(const T* x, U* y, Walk<1> walk) { \
+    copy(x, y, walk, Convert<U, T>{});                                                                        \
+  }                                                                                                           \
   DL_EXPORT(copy_cast_##from##_##to)
-#define DL_CAST_FROM(T, from)                                                                 \
-  DL_CAST_KERNEL(T, from, float, f32)                                                         \
-  DL_CAST_KERNEL(T, from, double, f64)                                                        \
-  DL_CAST_KERNEL(T, from, __half, f16)                                                        \
-  DL_CAST_KERNEL(T, from, __nv_bfloat16, bf16)                                                \
-  DL_CAST_KERNEL(T, from, int, i32)                                                           \
-  DL_CAST_KERNEL(T, from, long long, i64)                                                     \
+#define DL_CAST_FROM(T, from)                  \
+  DL_CAST_KERNEL(T, from, float, f32)          \
+  DL_CAST_KERNEL(T, from, double, f64)         \
+  DL_CAST_KERNEL(T, from, __half, f16)         \
+  DL_CAST_KERNEL(T, from, __nv_bfloat16, bf16) \
+  DL_CAST_KERNEL(T, from, int, i32)            \
+  DL_CAST_KERNEL(T, from, long long, i64)      \
   DL_CAST_KERNEL(T, from, bool, b8)
 DL_CAST_FROM(float, f32)
 DL_CAST_FROM(double, f64)
@@ -106,11 +104,10 @@ DL_DEVICE void transpose(const T* x, T* y, int rows, int columns) {
       y[matrix + (long long)(out_row + j) * rows + out_column] = tile[threadIdx.x][threadIdx.y + j];
 }
 
-#define DL_TRANSPOSE_KERNEL(T, bytes)                                                         \
-  extern "C" __global__ void __launch_bounds__(256)                                           \
-      copy_transpose_b##bytes(const T* x, T* y, int rows, int columns) {                      \
-    transpose(x, y, rows, columns);                                                           \
-  }                                                                                           \
+#define DL_TRANSPOSE_KERNEL(T, bytes)                                                                                  \
+  extern "C" __global__ void __launch_bounds__(256) copy_transpose_b##bytes(const T* x, T* y, int rows, int columns) { \
+    transpose(x, y, rows, columns);                                                                                    \
+  }                                                                                                                    \
   DL_EXPORT(copy_transpose_b##bytes)
 DL_TRANSPOSE_KERNEL(unsigned short, 2)
 DL_TRANSPOSE_KERNEL(unsigned, 4)

@@ -7,65 +7,65 @@
 #include "strided.cuh"
 
 // X(name, value): of a, b, c in the wide type R of T
-#define DL_UNARY(X)                                                           \
-  X(negative, -a)                                                             \
-  X(abs, fabs(a))                                                             \
-  X(sign, a != a ? a : R((a > R(0)) - (a < R(0))))                            \
-  X(square, a* a)                                                             \
-  X(sqrt, sqrt(a))                                                            \
-  X(rsqrt, R(1) / sqrt(a))                                                    \
-  X(reciprocal, R(1) / a)                                                     \
-  X(floor, floor(a))                                                          \
-  X(ceil, ceil(a))                                                            \
-  X(trunc, trunc(a))                                                          \
-  X(round, rint(a))                                                           \
-  X(exp, exp(a))                                                              \
-  X(expm1, expm1(a))                                                          \
-  X(log, log(a))                                                              \
-  X(log1p, log1p(a))                                                          \
-  X(log2, log2(a))                                                            \
-  X(sin, sin(a))                                                              \
-  X(cos, cos(a))                                                              \
-  X(tanh, tanh(a))                                                            \
-  X(erf, erf(a))                                                              \
-  X(sigmoid, sigmoid(a))                                                      \
-  X(relu, a < R(0) ? R(0) : a)                                                \
-  X(gelu, gelu(a))                                                            \
-  X(gelu_tanh, R(0.5) * a * (R(1) + tanh(gelu_inner(a))))                     \
-  X(silu, a* sigmoid(a))                                                      \
-  X(mish, a* tanh(softplus(a)))                                               \
-  X(logsigmoid, (a < R(0) ? a : a != a ? a : R(0)) - log1p(exp(-fabs(a))))    \
+#define DL_UNARY(X)                                                        \
+  X(negative, -a)                                                          \
+  X(abs, fabs(a))                                                          \
+  X(sign, a != a ? a : R((a > R(0)) - (a < R(0))))                         \
+  X(square, a* a)                                                          \
+  X(sqrt, sqrt(a))                                                         \
+  X(rsqrt, R(1) / sqrt(a))                                                 \
+  X(reciprocal, R(1) / a)                                                  \
+  X(floor, floor(a))                                                       \
+  X(ceil, ceil(a))                                                         \
+  X(trunc, trunc(a))                                                       \
+  X(round, rint(a))                                                        \
+  X(exp, exp(a))                                                           \
+  X(expm1, expm1(a))                                                       \
+  X(log, log(a))                                                           \
+  X(log1p, log1p(a))                                                       \
+  X(log2, log2(a))                                                         \
+  X(sin, sin(a))                                                           \
+  X(cos, cos(a))                                                           \
+  X(tanh, tanh(a))                                                         \
+  X(erf, erf(a))                                                           \
+  X(sigmoid, sigmoid(a))                                                   \
+  X(relu, a < R(0) ? R(0) : a)                                             \
+  X(gelu, gelu(a))                                                         \
+  X(gelu_tanh, R(0.5) * a * (R(1) + tanh(gelu_inner(a))))                  \
+  X(silu, a* sigmoid(a))                                                   \
+  X(mish, a* tanh(softplus(a)))                                            \
+  X(logsigmoid, (a < R(0) ? a : a != a ? a : R(0)) - log1p(exp(-fabs(a)))) \
   X(softsign, a / (R(1) + fabs(a)))
 
-#define DL_BINARY(X)                                                          \
-  X(add, a + b)                                                               \
-  X(subtract, a - b)                                                          \
-  X(multiply, a* b)                                                           \
-  X(divide, a / b)                                                            \
-  X(maximum, a != a ? a : b != b ? b : a < b ? b : a)                         \
-  X(minimum, a != a ? a : b != b ? b : b < a ? b : a)                         \
-  X(pow, pow(a, b))                                                           \
-  X(copysign, copysign(a, b))                                                 \
-  X(leaky_relu, a > R(0) ? a : a * b)                                         \
-  X(elu, a > R(0) ? a : b * expm1(a))                                         \
-  X(softplus, (a < R(0) ? R(0) : a) + log1p(exp(-fabs(b * a))) / b)           \
-  X(relu_grad, b > R(0) ? a : R(0))                                           \
-  X(sigmoid_grad, a* b*(R(1) - b))                                            \
-  X(tanh_grad, a*(R(1) - b * b))                                              \
-  X(gelu_grad, a* gelu_slope(b))                                              \
-  X(gelu_tanh_grad, a* gelu_tanh_slope(b))                                    \
+#define DL_BINARY(X)                                                \
+  X(add, a + b)                                                     \
+  X(subtract, a - b)                                                \
+  X(multiply, a* b)                                                 \
+  X(divide, a / b)                                                  \
+  X(maximum, a != a ? a : b != b ? b : a < b ? b : a)               \
+  X(minimum, a != a ? a : b != b ? b : b < a ? b : a)               \
+  X(pow, pow(a, b))                                                 \
+  X(copysign, copysign(a, b))                                       \
+  X(leaky_relu, a > R(0) ? a : a * b)                               \
+  X(elu, a > R(0) ? a : b * expm1(a))                               \
+  X(softplus, (a < R(0) ? R(0) : a) + log1p(exp(-fabs(b * a))) / b) \
+  X(relu_grad, b > R(0) ? a : R(0))                                 \
+  X(sigmoid_grad, a * b * (R(1) - b))                               \
+  X(tanh_grad, a*(R(1) - b * b))                                    \
+  X(gelu_grad, a* gelu_slope(b))                                    \
+  X(gelu_tanh_grad, a* gelu_tanh_slope(b))                          \
   X(silu_grad, a* silu_slope(b))
 
-#define DL_TERNARY(X)                                                         \
-  X(lerp, a + c * (b - a))                                                    \
+#define DL_TERNARY(X)      \
+  X(lerp, a + c * (b - a)) \
   X(clip, a != a ? a : a < b ? b : a > c ? c : a)
 
-#define DL_COMPARISON(X)                                                      \
-  X(less, a < b)                                                              \
-  X(less_equal, a <= b)                                                       \
-  X(greater, a > b)                                                           \
-  X(greater_equal, a >= b)                                                    \
-  X(equal, a == b)                                                            \
+#define DL_COMPARISON(X)   \
+  X(less, a < b)           \
+  X(less_equal, a <= b)    \
+  X(greater, a > b)        \
+  X(greater_equal, a >= b) \
+  X(equal, a == b)         \
   X(not_equal, a != b)
 
 template <class R>
@@ -131,47 +131,46 @@ DL_DEVICE void map(const T* const (&x)[N], U* y, const Walk<N>& walk, F f) {
   }
 }
 
-#define DL_UNARY_KERNEL(T, suffix, name, value)                                                       \
-  extern "C" __global__ void __launch_bounds__(256)                                                   \
-      elementwise_##name##_##suffix(const T* x0, T* y, Walk<1> walk) {                                \
-    map<T, T, 1>({x0}, y, walk, [](const auto& in, int j) {                                           \
-      using R = wide<T>;                                                                              \
-      const R a = widen(in[0].at[j]);                                                                 \
-      return narrow<T>(R(value));                                                                     \
-    });                                                                                               \
-  }                                                                                                   \
+#define DL_UNARY_KERNEL(T, suffix, name, value)                                                                      \
+  extern "C" __global__ void __launch_bounds__(256) elementwise_##name##_##suffix(const T* x0, T* y, Walk<1> walk) { \
+    map<T, T, 1>({x0}, y, walk, [](const auto& in, int j) {                                                          \
+      using R = wide<T>;                                                                                             \
+      const R a = widen(in[0].at[j]);                                                                                \
+      return narrow<T>(R(value));                                                                                    \
+    });                                                                                                              \
+  }                                                                                                                  \
   DL_EXPORT(elementwise_##name##_##suffix)
 
-#define DL_BINARY_KERNEL(T, suffix, name, value)                                                      \
-  extern "C" __global__ void __launch_bounds__(256)                                                   \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, T* y, Walk<2> walk) {                   \
-    map<T, T, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                                       \
-      using R = wide<T>;                                                                              \
-      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]);                                         \
-      return narrow<T>(R(value));                                                                     \
-    });                                                                                               \
-  }                                                                                                   \
+#define DL_BINARY_KERNEL(T, suffix, name, value)                                    \
+  extern "C" __global__ void __launch_bounds__(256)                                 \
+      elementwise_##name##_##suffix(const T* x0, const T* x1, T* y, Walk<2> walk) { \
+    map<T, T, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                     \
+      using R = wide<T>;                                                            \
+      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]);                       \
+      return narrow<T>(R(value));                                                   \
+    });                                                                             \
+  }                                                                                 \
   DL_EXPORT(elementwise_##name##_##suffix)
 
-#define DL_TERNARY_KERNEL(T, suffix, name, value)                                                     \
-  extern "C" __global__ void __launch_bounds__(256)                                                   \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, const T* x2, T* y, Walk<3> walk) {      \
-    map<T, T, 3>({x0, x1, x2}, y, walk, [](const auto& in, int j) {                                   \
-      using R = wide<T>;                                                                              \
-      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]), c = widen(in[2].at[j]);                 \
-      return narrow<T>(R(value));                                                                     \
-    });                                                                                               \
-  }                                                                                                   \
+#define DL_TERNARY_KERNEL(T, suffix, name, value)                                                \
+  extern "C" __global__ void __launch_bounds__(256)                                              \
+      elementwise_##name##_##suffix(const T* x0, const T* x1, const T* x2, T* y, Walk<3> walk) { \
+    map<T, T, 3>({x0, x1, x2}, y, walk, [](const auto& in, int j) {                              \
+      using R = wide<T>;                                                                         \
+      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]), c = widen(in[2].at[j]);            \
+      return narrow<T>(R(value));                                                                \
+    });                                                                                          \
+  }                                                                                              \
   DL_EXPORT(elementwise_##name##_##suffix)
 
-#define DL_COMPARISON_KERNEL(T, suffix, name, value)                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                   \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, bool* y, Walk<2> walk) {                \
-    map<T, bool, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                                    \
-      const wide<T> a = widen(in[0].at[j]), b = widen(in[1].at[j]);                                   \
-      return bool(value);                                                                             \
-    });                                                                                               \
-  }                                                                                                   \
+#define DL_COMPARISON_KERNEL(T, suffix, name, value)                                   \
+  extern "C" __global__ void __launch_bounds__(256)                                    \
+      elementwise_##name##_##suffix(const T* x0, const T* x1, bool* y, Walk<2> walk) { \
+    map<T, bool, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                     \
+      const wide<T> a = widen(in[0].at[j]), b = widen(in[1].at[j]);                    \
+      return bool(value);                                                              \
+    });                                                                                \
+  }                                                                                    \
   DL_EXPORT(elementwise_##name##_##suffix)
 
 #define DL_F32_UNARY(name, value) DL_UNARY_KERNEL(float, f32, name, value)

@@ -6,7 +6,8 @@
 //   Grid: any, blocks stride over rows; block: 256; shared: one accumulator a warp.
 // reduce_columns_<op>_<in>_<out>(x, y, n, columns, finish): y[o][c] of x[o][0..n)[c].
 //   Grid: outer x (columns / 32 rounded up); block: (32, 8); shared: one accumulator a thread.
-// Accumulators are in the wide type; their order depends on the shape alone. 16-byte loads where finish.vectors says so.
+// Accumulators are in the wide type; their order depends on the shape alone. 16-byte loads where finish.vectors says
+// so.
 #include "warp.cuh"
 
 struct Finish {
@@ -206,40 +207,40 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
 
 // ---- the kernels
 
-#define DL_REDUCE(op, Acc, T, in, U, out)                                                        \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                         \
-      reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) {  \
-    reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                               \
-  }                                                                                              \
-  DL_EXPORT(reduce_warp_##op##_##in##_##out)                                                     \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                         \
-      reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
-    reduce_block<Acc, T, U>(x, y, rows, n, finish);                                              \
-  }                                                                                              \
-  DL_EXPORT(reduce_block_##op##_##in##_##out)                                                    \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                         \
+#define DL_REDUCE(op, Acc, T, in, U, out)                                                             \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
+      reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) {       \
+    reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                                    \
+  }                                                                                                   \
+  DL_EXPORT(reduce_warp_##op##_##in##_##out)                                                          \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
+      reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) {      \
+    reduce_block<Acc, T, U>(x, y, rows, n, finish);                                                   \
+  }                                                                                                   \
+  DL_EXPORT(reduce_block_##op##_##in##_##out)                                                         \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
       reduce_columns_##op##_##in##_##out(const T* x, U* y, long long n, int columns, Finish finish) { \
-    reduce_columns<Acc, T, U>(x, y, n, columns, finish);                                         \
-  }                                                                                              \
+    reduce_columns<Acc, T, U>(x, y, n, columns, finish);                                              \
+  }                                                                                                   \
   DL_EXPORT(reduce_columns_##op##_##in##_##out)
 
-#define DL_REDUCE_FLOATS(op, F32, F64)                       \
-  DL_REDUCE(op, F32, float, f32, float, f32)                 \
-  DL_REDUCE(op, F64, double, f64, double, f64)               \
-  DL_REDUCE(op, F32, __half, f16, __half, f16)               \
+#define DL_REDUCE_FLOATS(op, F32, F64)         \
+  DL_REDUCE(op, F32, float, f32, float, f32)   \
+  DL_REDUCE(op, F64, double, f64, double, f64) \
+  DL_REDUCE(op, F32, __half, f16, __half, f16) \
   DL_REDUCE(op, F32, __nv_bfloat16, bf16, __nv_bfloat16, bf16)
 
 // the two passes over a long row of 16-bit floats: to float, and back
-#define DL_REDUCE_PASSES(op, F32)                            \
-  DL_REDUCE(op, F32, __half, f16, float, f32)                \
-  DL_REDUCE(op, F32, __nv_bfloat16, bf16, float, f32)        \
-  DL_REDUCE(op, F32, float, f32, __half, f16)                \
+#define DL_REDUCE_PASSES(op, F32)                     \
+  DL_REDUCE(op, F32, __half, f16, float, f32)         \
+  DL_REDUCE(op, F32, __nv_bfloat16, bf16, float, f32) \
+  DL_REDUCE(op, F32, float, f32, __half, f16)         \
   DL_REDUCE(op, F32, float, f32, __nv_bfloat16, bf16)
 
-#define DL_REDUCE_TO_INDEX(op, F32, F64)                     \
-  DL_REDUCE(op, F32, float, f32, long long, i64)             \
-  DL_REDUCE(op, F64, double, f64, long long, i64)            \
-  DL_REDUCE(op, F32, __half, f16, long long, i64)            \
+#define DL_REDUCE_TO_INDEX(op, F32, F64)          \
+  DL_REDUCE(op, F32, float, f32, long long, i64)  \
+  DL_REDUCE(op, F64, double, f64, long long, i64) \
+  DL_REDUCE(op, F32, __half, f16, long long, i64) \
   DL_REDUCE(op, F32, __nv_bfloat16, bf16, long long, i64)
 
 using Largest32 = Extreme<float, 1>;

@@ -1,5 +1,6 @@
 """Backends, variants, devices and listeners."""
 
+import shutil
 import threading
 
 import numpy as np
@@ -46,10 +47,22 @@ def test_unknown_backend_lists_the_known_ones():
         dl.zeros(2, device="tpu")
 
 
-@pytest.mark.parametrize(("name", "hint"), [("cuda", "cuda"), ("sim", "sim")])
-def test_a_missing_backend_says_what_it_lacks(name, hint):
-    with pytest.raises(BackendError, match=f"^backend {hint}"):
-        get_backend(name)
+def test_a_missing_gpu_is_named():
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendError, match="^backend cuda"):
+        get_backend("cuda")
+
+
+def test_the_emulator_needs_a_compiler(monkeypatch, tmp_path):
+    pytest.importorskip("dlcore._C")
+    monkeypatch.setitem(settings.TABLE, "CACHE_DIR", settings.TABLE["CACHE_DIR"]._replace(default=str(tmp_path)))
+    settings.get.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delitem(dispatch._backends, "sim", raising=False)
+    with pytest.raises(BackendError, match="^backend sim"):
+        get_backend("sim")
 
 
 def test_device_block_switches_and_restores():

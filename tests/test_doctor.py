@@ -24,10 +24,10 @@ def test_doctor_shows_native_paths(capsys):
 
 
 def test_doctor_on_a_missing_backend_fails_with_one_line(capsys):
-    assert main(["doctor", "--device", "sim"]) == 1
+    assert main(["doctor", "--device", "cuda"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("dlcore: backend sim")
+    assert captured.err.startswith("dlcore: backend cuda")
     assert captured.err.count("\n") == 1
 
 

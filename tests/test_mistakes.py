@@ -107,7 +107,7 @@ MISTAKES = [
     ("calling Tensor()", lambda: dl.Tensor(), errors.DTypeError, r"dl\.tensor"),
     # devices
     ("unknown backend", lambda: dl.zeros(2, device="tpu"), errors.BackendError, r"unknown backend 'tpu'"),
-    ("no emulator", lambda: dl.zeros(2, device="sim"), errors.BackendError, r"backend sim"),
+    ("no GPU", lambda: dl.zeros(2, device="cuda"), errors.BackendError, r"backend cuda"),
     ("two devices", two_devices, errors.DlcoreError, r"add: operands live on different devices|backend cpu"),
     # axes, indices, labels
     ("axis", lambda: z(2, 3).sum(axis=2), errors.IndexRangeError, r"sum: axis 2 is out of range for 2 dim"),

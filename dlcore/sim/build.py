@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -112,7 +112,8 @@ _IN_BSS = re.compile(
     r"\t\.zero\t(\d+)\n",
     re.MULTILINE,
 )
-_FUNCTION = re.compile(r"^([\w.$]+):\n(.*?)^\t\.size\t\1, \.-\1", re.MULTILINE | re.DOTALL)
+_LABEL = re.compile(r"^([A-Za-z_][\w.$]*):$", re.MULTILINE)
+_FUNCTION_END = re.compile(r"^\t\.size\t([\w.$]+), \.-\1$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][\w.$]*")
 REDZONE = 64  # bytes between two arrays, never touched by a correct kernel
 
@@ -143,9 +144,17 @@ def _tables_wanted(assembly: str) -> list[str]:
     return sorted(set(re.findall(r"\bsimt_shared_of_(\w+)", assembly)))
 
 
+def _functions(assembly: str) -> Iterator[tuple[str, str]]:
+    """Name and instructions of each function, in one pass over each pattern."""
+    starts = {m[1]: m.end() for m in _LABEL.finditer(assembly)}
+    for end in _FUNCTION_END.finditer(assembly):
+        if end[1] in starts:
+            yield end[1], assembly[starts[end[1]] : end.start()]
+
+
 def _arrays_used(assembly: str, arrays: set[str]) -> dict[str, list[str]]:
     """Of each function, the arrays that it or a function it calls refers to."""
-    names = {m[1]: set(_NAME.findall(m[2])) for m in _FUNCTION.finditer(assembly)}
+    names = {name: set(_NAME.findall(body)) for name, body in _functions(assembly)}
 
     def reachable(function: str) -> set[str]:
         seen, open_ = {function}, [function]

@@ -7,15 +7,15 @@ constexpr int kMaxAxes = 6;
 // One call of an element-wise kernel with N operands and a contiguous output; strides count elements.
 template <int N>
 struct Walk {
-  unsigned chunks;                  // vectors of the output, a row's last one perhaps partial; below 2^31
+  unsigned chunks;  // vectors of the output, a row's last one perhaps partial; below 2^31
   unsigned chunks_per_row;
-  long long inner;                  // size of the last axis
-  long long stride[N][kMaxAxes];    // of the outer axes, last first
-  long long inner_stride[N];        // of the last axis: 1, 0 or any
-  unsigned shape[kMaxAxes];         // of the outer axes, last first
-  int axes;                         // how many outer axes there are
-  int vectors;                      // whether rows move in whole vectors
-  double scalar[N];                 // the value of an operand without memory
+  long long inner;                // size of the last axis
+  long long stride[N][kMaxAxes];  // of the outer axes, last first
+  long long inner_stride[N];      // of the last axis: 1, 0 or any
+  unsigned shape[kMaxAxes];       // of the outer axes, last first
+  int axes;                       // how many outer axes there are
+  int vectors;                    // whether rows move in whole vectors
+  double scalar[N];               // the value of an operand without memory
 };
 
 // Where each operand's row begins.

@@ -26,7 +26,7 @@ class CudaBackend(NumpyBackend):
 
     def cast(self, array: Any, dtype: Any) -> Any:
         """An array in `dtype`; a Python scalar stays on the host, so that kernels take it by value."""
-        if isinstance(array, (bool, int, float)):
+        if type(array) in (bool, int, float):
             return dtype.type(array)
         return super().cast(array, dtype)
 

@@ -71,7 +71,7 @@ class CupyBackend(CudaBackend):
         """Array in `dtype`; a Python scalar as a number of it."""
         if isinstance(array, cupy.ndarray):
             return array.astype(dtype, copy=False)
-        return super().cast(array, dtype) if isinstance(array, (bool, int, float)) else cupy.asarray(array, dtype)
+        return super().cast(array, dtype) if type(array) in (bool, int, float) else cupy.asarray(array, dtype)
 
     def reference(self, op: Op) -> Callable[..., Any]:
         """The reference over CuPy."""

@@ -32,7 +32,8 @@ def _is_transposed(x: Array) -> bool:
     if x.ndim < 2 or x.itemsize == 1 or not x.swapaxes(-1, -2).flags.c_contiguous:
         return False
     rows, columns = x.shape[-2:]
-    return min(rows, columns) >= 16 and max(x.size // (rows * columns), columns // 32) < MAX_GRID
+    large = min(rows, columns) >= 16
+    return bool(large and max(x.size // (rows * columns), columns // 32) < MAX_GRID)
 
 
 def _transposed(x: Array) -> Array:
