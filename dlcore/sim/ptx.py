@@ -19,12 +19,14 @@ from typing import Any
 import numpy as np
 
 from dlcore.errors import KernelError
+from dlcore.sim.ptx_compile import Machine
 from dlcore.sim.ptx_counters import Access, merged, total_flops
-from dlcore.sim.ptx_machine import Machine, Run
+from dlcore.sim.ptx_machine import Run, run
 from dlcore.sim.ptx_memory import Region, device_array, region
-from dlcore.sim.ptx_parse import ModuleText, Parameter, Program
+from dlcore.sim.ptx_parse import ModuleText
 from dlcore.sim.ptx_program import align, build
 from dlcore.sim.ptx_state import State, Triple
+from dlcore.sim.ptx_syntax import Parameter, Program
 from dlcore.sim.ptx_types import BITS, Array
 
 Argument = Array | np.generic | int | float | bytes
@@ -108,7 +110,7 @@ class Module:
             chosen = blocks[first : first + step]
             variables = self._regions()
             state = State(machine.program, size, shape, chosen, shared, parameters, variables, buffers, counting)
-            tally.add(machine.run(state, budget))
+            tally.add(run(machine, state, budget))
         return tally.result()
 
     def _regions(self) -> dict[str, Region]:

@@ -9,8 +9,8 @@ import numpy as np
 from dlcore.errors import KernelError
 from dlcore.sim.ptx_counters import sectors, wavefronts
 from dlcore.sim.ptx_memory import CELL
-from dlcore.sim.ptx_parse import Address, Instruction, Operand, Vector
 from dlcore.sim.ptx_state import WARP, Lanes, Read, State, address_reader, reader, space_of, writer
+from dlcore.sim.ptx_syntax import Address, Instruction, Operand, Vector
 from dlcore.sim.ptx_types import BITS, TYPES, Array
 
 Step = Callable[[State, Lanes], None]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlcore.sim.ptx_parse import Instruction, Program
+from dlcore.sim.ptx_syntax import Instruction, Program
 from dlcore.sim.ptx_types import Array
 
 SECTOR, BANKS = 32, 32

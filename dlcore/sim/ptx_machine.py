@@ -6,118 +6,16 @@ branches or meets another group; since compilers place code that follows a branc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from dlcore.errors import KernelError
-from dlcore.sim.ptx_access import MEMORY, Step
+from dlcore.sim.ptx_compile import CONTROL, Machine, warp_barrier
 from dlcore.sim.ptx_memory import ThreadError
-from dlcore.sim.ptx_ops import plan
-from dlcore.sim.ptx_parse import Instruction, Label, Literal, Operand, Program, Register, Vector
 from dlcore.sim.ptx_state import WARP, Lanes, Read, State, reader, writer
-from dlcore.sim.ptx_tensor import TENSOR
+from dlcore.sim.ptx_syntax import Instruction, Label, Operand, Vector
 from dlcore.sim.ptx_types import TYPES, Array
-from dlcore.sim.ptx_warp import WARP_WIDE
 
 Groups = dict[int, Array]  # index of the next instruction: mask of threads
-NOTHING = {"membar", "fence", "nanosleep", "prefetch", "prefetchu", "griddepcontrol", "discard", "applypriority"}
-CONTROL = {"bra", "brx", "ret", "exit", "bar", "barrier", "trap", "call"}
-CARRY = Register(0, TYPES["pred"], "%cc")
-
-
-def nothing(state: State, lanes: Lanes) -> None:
-    """Memory is consistent at once, so fences have nothing to do; neither have hints."""
-
-
-def arithmetic(i: Instruction) -> Step:
-    """Reads the sources, computes, writes the results."""
-    compute, source_types, result_types, carry_in, _ = plan(i)
-    target, *sources = i.operands
-    targets = target.items if isinstance(target, Vector) else (target,)
-    flat = [item for s in sources for item in (s.items if isinstance(s, Vector) else (s,))]
-    flat = [*flat[: len(source_types) - carry_in], CARRY] if carry_in else flat
-    readers = [reader(operand, kind) for operand, kind in zip(flat, source_types, strict=False)]
-    writers = [writer(operand, kind) for operand, kind in zip((*targets, CARRY), result_types, strict=False)]
-    if len(writers) == 1:
-        return single_result(compute, readers, writers[0])  # type: ignore[arg-type]
-
-    def step(state: State, lanes: Lanes) -> None:
-        for write, value in zip(writers, compute(*[read(state) for read in readers]), strict=True):
-            write(state, lanes, value)
-
-    return step
-
-
-def single_result(compute: Callable[..., Array], readers: list[Read], write: Callable[..., None]) -> Step:
-    """The common case, without a loop over results."""
-    return lambda state, lanes: write(state, lanes, compute(*[read(state) for read in readers]))
-
-
-def compiled(i: Instruction) -> Step:
-    """The Python function that executes an instruction (control flow is the machine's own)."""
-    if (i.opcode in CONTROL and not warp_barrier(i)) or i.opcode in NOTHING or warp_barrier(i):
-        return nothing
-    for table in (MEMORY, WARP_WIDE, TENSOR):
-        if i.opcode in table:
-            return table[i.opcode](i)
-    return arithmetic(i)
-
-
-def warp_barrier(i: Instruction) -> bool:
-    """`bar.warp.sync`"""
-    return i.opcode == "bar" and i.mods[:1] == ("warp",)
-
-
-def members(i: Instruction) -> Operand | None:
-    """The member mask of an instruction for which the lanes of a warp wait for each other."""
-    if i.opcode in ("mma", "ldmatrix"):
-        return Literal(-1)
-    if warp_barrier(i) or (i.opcode in WARP_WIDE and "sync" in i.mods):
-        return i.operands[-1]
-    return None
-
-
-class Machine:
-    """A compiled program."""
-
-    def __init__(self, program: Program) -> None:
-        self.program, self.code = program, program.code
-        self.steps = [self._named(i, compiled) for i in self.code]
-        self.guards = [reader(i.guard, TYPES["pred"]) if i.guard else None for i in self.code]
-        masks = [members(i) for i in self.code]
-        self.members = [reader(m, TYPES["u32"]) if m is not None else None for m in masks]
-        self.polls = polling_branches(self.code)
-
-    def _named(self, i: Instruction, make: Callable[[Instruction], Step]) -> Step:
-        try:
-            return make(i)
-        except (KernelError, KeyError, ValueError) as error:
-            raise KernelError(f"kernel {self.program.name}: PTX line {i.line}: {i.name}: {error}") from error
-
-    def run(self, state: State, budget: int) -> Run:
-        """Until all threads have exited; KernelError for faults, deadlocks and more than `budget` instructions."""
-        run = Run(self, state, budget)
-        with np.errstate(all="ignore"):
-            while run.alive.any():
-                run.advance()
-        return run
-
-
-def polling_branches(code: list[Instruction]) -> set[int]:
-    """Backward branches of loops that read what other threads write: there the others must get a turn."""
-
-    def polls(i: Instruction) -> bool:
-        return i.opcode in ("atom", "nanosleep") or (
-            i.opcode == "ld" and any(m in i.mods for m in ("volatile", "acquire", "relaxed"))
-        )
-
-    found = set()
-    for index, i in enumerate(code):
-        target = i.operands[0] if i.opcode == "bra" else None
-        if isinstance(target, Label) and target.target <= index and any(map(polls, code[target.target : index])):
-            found.add(index)
-    return found
 
 
 class Run:
@@ -154,7 +52,7 @@ class Run:
         lanes = self.lanes(mask)
         while index < stop:
             gate = self.machine.members[index]
-            if gate is not None and not lanes.full:
+            if gate is not None and not (lanes.full and (gate(self.state) == 0xFFFFFFFF).all()):
                 lanes = self.assemble(index, lanes, gate)
                 if not lanes.count:
                     return
@@ -262,11 +160,12 @@ class Run:
     # ---- releases
 
     def release(self) -> None:
-        """When no thread can run: pollers try again, complete barriers open, warps whose missing lanes exited go on."""
-        if self.deferred:
-            self.ready, self.deferred = self.deferred, {}
-        elif not self.open_barriers():
-            self.retry_parked()
+        """When no thread can run: complete barriers open, warps whose missing lanes exited go on, pollers retry."""
+        if self.open_barriers() or self.retry_parked():
+            return
+        if not self.deferred:
+            raise self.deadlock()
+        self.ready, self.deferred = self.deferred, {}
 
     def open_barriers(self) -> bool:
         """Lets those blocks go on whose living threads all wait at one barrier."""
@@ -311,21 +210,22 @@ class Run:
             write, found = writer(i.operands[0], TYPES["pred"]), totals >= needed
         write(self.state, self.lanes(leaving), np.repeat(found, self.state.stride))
 
-    def retry_parked(self) -> None:
-        """Lanes that wait for others which have exited meanwhile go on; if there are none, nobody ever will."""
+    def retry_parked(self) -> bool:
+        """Lets lanes go on whose missing warp mates have exited meanwhile."""
         for index in sorted(self.parked):
-            mask = self.parked.pop(index)
-            gate = self.machine.members[index]
-            ready = self.assemble(index, self.lanes(mask), gate) if gate else self.lanes(mask)
-            if ready.count:
-                self.join(self.ready, index, ready.mask)
-                return
-        index, mask = min({**self.barred, **self.parked}.items())
-        where = "; ".join(f"{m.sum()} threads at PTX line {self.code[k].line}" for k, m in sorted(self.parked.items()))
-        where = where or "threads of one block at different barriers"
-        raise self.error(index, f"deadlock: waiting for threads that do not come ({where})", mask)
+            mask, gate = self.parked.pop(index), self.machine.members[index]
+            lanes = self.lanes(mask)
+            complete = self.assemble(index, lanes, gate) if gate else lanes
+            self.join(self.ready, index, complete.mask)
+        return bool(self.ready)
 
     # ---- errors
+
+    def deadlock(self) -> KernelError:
+        """Nobody can go on, and nobody will come."""
+        waiting = sorted(self.parked.items()) or sorted(self.barred.items())
+        where = ", ".join(f"{mask.sum()} at PTX line {self.code[index].line}" for index, mask in waiting)
+        return self.error(waiting[0][0], f"deadlock: threads wait for others that do not come ({where})", waiting[0][1])
 
     def error(self, index: int, what: str, mask: Array) -> KernelError:
         """What happened, with kernel, PTX line, source line, block and thread (the first of the mask)."""
@@ -341,3 +241,12 @@ def target_of(operand: Operand) -> int:
     if not isinstance(operand, Label):
         raise KernelError(f"{operand} is no label")
     return operand.target
+
+
+def run(machine: Machine, state: State, budget: int) -> Run:
+    """Until all threads have exited; KernelError for faults, deadlocks and more than `budget` instructions."""
+    execution = Run(machine, state, budget)
+    with np.errstate(all="ignore"):
+        while execution.alive.any():
+            execution.advance()
+    return execution

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlcore.sim.ptx_ops import WINDOW
-from dlcore.sim.ptx_types import Array
+from dlcore.sim.ptx_types import WINDOW, Array
 
 CELL: dict[int, np.dtype[Any]] = {
     1: np.dtype(np.uint8),

@@ -5,29 +5,24 @@ from __future__ import annotations
 import re
 
 from dlcore.errors import KernelError
-from dlcore.sim.ptx_parse import (
+from dlcore.sim.ptx_parse import Function, ModuleText, Reader, Token, declared, number
+from dlcore.sim.ptx_syntax import (
     CONDITION_CODE,
     SINK,
     Address,
-    Function,
     Instruction,
     Inverse,
     Label,
     Literal,
-    ModuleText,
     Operand,
     Parameter,
     Program,
-    Reader,
     Register,
     Source,
     Special,
     Symbol,
-    Token,
     Variable,
     Vector,
-    declared,
-    number,
 )
 from dlcore.sim.ptx_types import TYPES, Type
 

@@ -15,8 +15,8 @@ import numpy as np
 from dlcore.errors import KernelError
 from dlcore.sim.ptx_counters import Access, Tally
 from dlcore.sim.ptx_memory import Memory, Pool, Region
-from dlcore.sim.ptx_parse import Instruction, Inverse, Literal, Operand, Program, Register, Special, Symbol
 from dlcore.sim.ptx_program import align
+from dlcore.sim.ptx_syntax import Instruction, Inverse, Literal, Operand, Program, Register, Special, Symbol
 from dlcore.sim.ptx_types import BITS, TYPES, Array, Type
 
 Triple = tuple[int, int, int]

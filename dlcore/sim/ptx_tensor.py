@@ -12,8 +12,8 @@ from dlcore.errors import KernelError
 from dlcore.sim.ptx_access import Step, address_of, chosen, count, items_of
 from dlcore.sim.ptx_counters import Tally, busiest_bank
 from dlcore.sim.ptx_memory import CELL
-from dlcore.sim.ptx_parse import Instruction, Literal, Operand
 from dlcore.sim.ptx_state import WARP, Lanes, State, reader, writer
+from dlcore.sim.ptx_syntax import Instruction, Literal, Operand
 from dlcore.sim.ptx_types import TYPES, Array
 
 LANE = np.arange(WARP)

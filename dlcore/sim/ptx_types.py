@@ -21,6 +21,9 @@ BITS: dict[int, np.dtype[Any]] = {
     64: np.dtype(np.uint64),
 }
 
+# Generic addresses of these spaces start here; global ones are below.
+WINDOW = {"shared": 1 << 48, "local": 2 << 48, "param": 3 << 48}
+
 
 @dataclass(frozen=True)
 class Type:

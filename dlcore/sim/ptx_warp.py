@@ -9,8 +9,8 @@ import numpy as np
 from dlcore.errors import KernelError
 from dlcore.sim.ptx_access import Step
 from dlcore.sim.ptx_memory import ThreadError
-from dlcore.sim.ptx_parse import Instruction, Vector
 from dlcore.sim.ptx_state import WARP, Lanes, State, reader, writer
+from dlcore.sim.ptx_syntax import Instruction, Vector
 from dlcore.sim.ptx_types import TYPES, Array
 
 LANE = np.arange(WARP)
