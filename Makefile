@@ -24,7 +24,7 @@ test: lint  ## format, lint, types, and the quick tests
 
 test-full: $(VENV)/.full  ## what `make test` leaves out: slow tests, PyTorch, emulated CUDA kernels, sanitizers
 	$(PYTEST) -m "(slow or torch or nvcc) and not sim"
-	$(PYTEST) -m sim
+	$(PYTEST) -m sim --every-kernel
 	$(MAKE) --no-print-directory sanitize-address sanitize-thread
 
 lint: $(VENV)/.test  ## formatting, lint and types only

@@ -4,11 +4,14 @@ Environment:
     DLCORE_BUILD=require|never  fail when there is no compiler | do not build the extension
     DLCORE_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread"), at -O1
     DLCORE_ISAS=LIST            instruction sets to build, of avx512,avx2,baseline (default: all)
+    DLCORE_FATBIN=1             compile the CUDA kernels with nvcc into the wheel, for minutes; else NVRTC does at first use
 """
 
 import os
 import platform
+import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import tomllib
@@ -162,15 +165,33 @@ class BuildExtension(build_ext):
 
 
 class BuildPackage(build_py):
-    """Carry the kernels and the emulator's sources inside a wheel: they are compiled where they run."""
-
-    CARRIED = (("kernels", "kernels"), ("csrc/simt", "sim/csrc"))
+    """Carry the kernels, the emulator's sources and perhaps compiled kernels inside a wheel, under `dlcore/`."""
 
     def run(self):
         super().run()
-        for source, target in self.CARRIED:
-            if (ROOT / source).is_dir() and not self.editable_mode:
-                shutil.copytree(ROOT / source, Path(self.build_lib, "dlcore", target), dirs_exist_ok=True)
+        if self.editable_mode:
+            return
+        package = Path(self.build_lib, "dlcore")
+        shutil.copytree(ROOT / "kernels", package / "kernels", dirs_exist_ok=True)
+        shutil.copytree(ROOT / "csrc" / "simt", package / "sim" / "csrc", dirs_exist_ok=True)
+        if os.environ.get("DLCORE_FATBIN") == "1":
+            (package / "fatbin").mkdir(exist_ok=True)
+            with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+                list(pool.map(lambda source: compile_fatbin(source, package / "fatbin"), sorted(KERNELS.glob("*.cu"))))
+
+
+KERNELS = ROOT / "kernels"
+
+
+def compile_fatbin(source, folder):
+    """One binary for all architectures, with PTX for those to come."""
+    options = runpy.run_path(str(ROOT / "dlcore" / "backends" / "cuda" / "options.py"))
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in options["ARCHITECTURES"]]
+    last = options["ARCHITECTURES"][-1]
+    codes.append(f"-gencode=arch=compute_{last},code=compute_{last}")
+    command = ["nvcc", "-fatbin", "-O3", "--compress-mode=size", *options["OPTIONS"], *codes]
+    command += [f"-I{KERNELS / 'include'}", str(source), "-o", str(folder / f"{source.stem}.fatbin")]
+    subprocess.run(command, check=True)
 
 
 def version():

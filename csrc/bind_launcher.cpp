@@ -67,7 +67,7 @@ class Arguments {
   void integer(std::size_t i, PyObject* value, std::size_t size) {
     const long long number = PyLong_AsLongLong(value);
     if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
-    if (size == 8) return put(i, "lP", size, number);
+    if (size == 8) return put(i, "l", size, number);
     if (number < INT32_MIN || number > UINT32_MAX)
       throw py::type_error(function_.name() + ": argument " + std::to_string(i) + " does not fit 32 bits");
     put(i, "i", size, static_cast<std::uint32_t>(number));

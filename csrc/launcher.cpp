@@ -106,7 +106,8 @@ void Driver::synchronize() const { check(api_->cuCtxSynchronize(), "cuCtxSynchro
 bool Driver::emulated() const { return api_->dlsim_signature != nullptr; }
 
 void Driver::open(const void* low, std::size_t bytes, const char* name) const {
-  if (api_->dlsim_register) api_->dlsim_register(low, bytes, name, 0);
+  constexpr int kWritten = 1;  // its values count as written
+  if (api_->dlsim_register) api_->dlsim_register(low, bytes, name, kWritten);
 }
 
 void Driver::close(const void* low) const {
@@ -142,7 +143,7 @@ void Function::launch(Dim3 g, Dim3 b, unsigned shared, void* stream, void** para
   const int code =
       cooperative ? api.cuLaunchCooperativeKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters)
                   : api.cuLaunchKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters, nullptr);
-  if (code) driver_.check(code, name_);
+  if (code) driver_.check(code, "");
 }
 
 }  // namespace dlcore

@@ -71,6 +71,7 @@ TABLE: dict[str, Setting] = {
     "VARIANT": Setting("", _variants, "forced kernel variants, OP=VARIANT,..."),
     "BUILD": Setting("", _choice("", "require", "never"), "at install: whether the C++ extension must be built"),
     "ISAS": Setting("", str, "at install: instruction sets to build, e.g. avx2,baseline; empty: all"),
+    "FATBIN": Setting("0", _flag, "at install: 1 compiles the CUDA kernels with nvcc into the wheel"),
     "SANITIZE": Setting("", str, "at install: sanitizers of the C++ extension, e.g. address,undefined"),
 }
 

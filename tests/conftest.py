@@ -5,9 +5,46 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dlcore import dispatch
+from dlcore.backends.cuda.launch import listeners
 from dlcore.errors import BackendError
 
 BACKENDS = ["numpy", "cpu", pytest.param("sim", marks=pytest.mark.sim)]
+
+
+# ---- which CUDA kernels the tests launched; `--every-kernel` fails a run that left one out
+
+_launched: set[str] = set()
+listeners.append(lambda kernel, *_: _launched.add(kernel))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-kernel", action="store_true", help="fail if a kernel of kernels/*.cu was never launched")
+
+
+def pytest_testnodedown(node, error) -> None:
+    _launched.update(getattr(node, "workeroutput", {}).get("launched", ()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["launched"] = sorted(_launched)
+    elif session.config.getoption("--every-kernel"):
+        absent = sorted(every_kernel() - _launched)
+        print(f"\n{len(_launched)} CUDA kernels launched, {len(absent)} not", *absent, sep="\n  ")
+        session.exitstatus = session.exitstatus or (pytest.ExitCode.TESTS_FAILED if absent else 0)
+
+
+def every_kernel() -> set[str]:
+    """Names, as `launch` takes them, of all kernels in kernels/*.cu."""
+    from dlcore.backends.cuda import compiler
+    from dlcore.sim import build, engine
+
+    names = set()
+    for module in compiler.modules():
+        image = engine.Image(build.kernel(compiler.folder() / f"{module}.cu"))
+        names |= {f"{module}.{name}" for name in image.names()}
+        image.close()
+    return names
 
 
 def missing(backend: str) -> str | None:

@@ -12,12 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from dlcore import settings
+from dlcore.backends.cuda.options import OPTIONS
 from dlcore.errors import KernelError
 
-OPTIONS = ("--std=c++17", "--fmad=false", "-DDL_CUDA=1")
-"""For nvcc and NVRTC alike. Contraction is off: kernels write fmaf where they mean it."""
-
-ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 _INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"\s*$', re.MULTILINE)
 
 
