@@ -1,0 +1,97 @@
+"""Which tile a product is cut into, and into how many splits of k: what a small model of a GPU finds quickest.
+
+The model counts cycles of the busiest multiprocessor: the larger of the time for its multiply-adds and for the bytes
+that pass the L2 cache and DRAM, plus a latency for each wave of blocks and for adding up splits.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+# per multiprocessor and cycle, of the size that A100, H100 and RTX 4090 have
+L2_BYTES = 44.0
+DRAM_BYTES = 9.0
+BUSY_WARPS = 8  # what it takes to keep a multiprocessor's math busy
+WAVE_CYCLES = 2500.0  # until the first slab has come from DRAM and the last row has been stored
+REDUCE_CYCLES = 6000.0  # one more launch
+MAX_SPLITS = 32
+MIN_SLABS = 8  # of one split
+
+
+class Tile(NamedTuple):
+    """The part of C that a block computes."""
+
+    name: str  # in names of kernels
+    m: int
+    n: int
+    slab: int  # k's that pass through shared memory at once
+    threads: int
+    resident: int  # blocks that a multiprocessor holds
+    rate: float  # multiply-adds per multiprocessor and cycle
+
+
+F32 = (Tile("128", 128, 128, 8, 128, 2, 116.0), Tile("64", 64, 64, 8, 64, 6, 104.0))
+F64 = (Tile("64", 64, 64, 8, 64, 4, 32.0),)
+HALF = (Tile("128", 128, 128, 32, 128, 2, 800.0), Tile("64", 64, 64, 32, 128, 4, 560.0))
+
+
+class Work(NamedTuple):
+    """One product, or `batches` of them."""
+
+    m: int
+    n: int
+    k: int
+    batches: int
+    itemsize: int
+
+
+class Choice(NamedTuple):
+    """How to run a product."""
+
+    tile: Tile
+    splits: int
+    slice: int  # k's of a split
+
+    def blocks(self, work: Work) -> int:
+        """Blocks of the launch."""
+        return ceil(work.m / self.tile.m) * ceil(work.n / self.tile.n) * self.splits * work.batches
+
+
+def cycles(work: Work, choice: Choice, multiprocessors: int) -> float:
+    """Modelled time of a product, in cycles."""
+    tile, blocks = choice.tile, choice.blocks(work)
+    per_sm = ceil(blocks / multiprocessors)
+    together = min(per_sm, tile.resident)
+    busy = min(1.0, together * tile.threads / 32 / BUSY_WARPS)
+    math = per_sm * tile.m * tile.n * choice.slice / (tile.rate * busy)
+    l2 = blocks * choice.slice * (tile.m + tile.n) * work.itemsize / (multiprocessors * L2_BYTES)
+    size = work.batches * work.m * work.n
+    moved = work.batches * (work.m + work.n) * work.k * work.itemsize + size * work.itemsize
+    moved += 2 * size * choice.splits * max(4, work.itemsize) * (choice.splits > 1)
+    dram = moved / (multiprocessors * DRAM_BYTES)
+    waves = ceil(per_sm / tile.resident)
+    return max(math, l2, dram) + waves * WAVE_CYCLES + (choice.splits > 1) * REDUCE_CYCLES
+
+
+def split(k: int, slab: int, splits: int) -> tuple[int, int]:
+    """At most `splits` slices of whole slabs that cover k: how many, and their length."""
+    slabs = max(1, ceil(k / slab))
+    each = ceil(slabs / splits)
+    return ceil(slabs / each), each * slab
+
+
+def candidates(work: Work, tiles: tuple[Tile, ...]) -> list[Choice]:
+    """Every tile with every sensible number of splits."""
+    found = []
+    for tile in tiles:
+        most = max(1, min(MAX_SPLITS, ceil(work.k / tile.slab) // MIN_SLABS))
+        found += [Choice(tile, *split(work.k, tile.slab, s)) for s in range(1, most + 1)]
+    return list(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=4096)
+def choose(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> Choice:
+    """The candidate of least modelled time."""
+    return min(candidates(work, tiles), key=lambda choice: cycles(work, choice, multiprocessors))

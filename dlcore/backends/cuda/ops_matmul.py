@@ -1,0 +1,156 @@
+"""Products of matrices on `kernels/gemm*.cu`: transposed operands by their layout, batches by strides."""
+
+from __future__ import annotations
+
+import struct
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dlcore import dtypes
+from dlcore.backends.cuda import cost
+from dlcore.backends.cuda.launch import driver_of, empty, launch
+from dlcore.backends.cuda.ops_copy import contiguous
+from dlcore.backends.cuda.ops_elementwise import MAX_AXES, SUFFIXES, broadcast_strides, grid_of, merged
+from dlcore.dispatch import Call, implement
+from dlcore.ops.matmul import ACTIVATIONS
+from dlcore.signature import Shape
+
+Array = Any
+
+MAX_LINE = 2**25  # elements between lines: offsets within a tile have 32 bits
+MAX_ELEMENTS = 2**31
+TILES = {dtypes.float32: cost.F32, dtypes.float64: cost.F64}
+WIDE = {
+    dtypes.float64: dtypes.float64,
+    **dict.fromkeys((dtypes.float32, dtypes.float16, dtypes.bfloat16), dtypes.float32),
+}
+
+
+class Operand(NamedTuple):
+    """A stack of matrices `x[..., rows, columns]` as kernels take it."""
+
+    x: Array
+    transposed: bool  # columns, not rows, are the lines that lie contiguous
+    line: int  # elements from one line to the next
+
+    def aligned(self) -> bool:
+        """Whether all its lines are whole vectors that begin at multiples of 16 bytes."""
+        x, vector = self.x, 16 // self.x.itemsize
+        along = x.shape[-2] if self.transposed else x.shape[-1]
+        steps = (self.line, *(s // x.itemsize for s in x.strides[:-2]))
+        return along % vector == 0 and all(n % vector == 0 for n in steps) and driver_of(x).address(x) % 16 == 0
+
+
+def operand(x: Array) -> Operand:
+    """`x` if its rows or its columns are contiguous, else a copy of it."""
+    rows, columns = x.shape[-2:]
+    if x.flags.c_contiguous:
+        return Operand(x, False, columns)
+    down, across = (s // x.itemsize for s in x.strides[-2:])
+    down, across = (0 if rows == 1 else down), (0 if columns == 1 else across)
+    if (across == 1 or columns == 1) and 0 <= down < MAX_LINE:
+        return Operand(x, False, down)
+    if (down == 1 or rows == 1) and 0 <= across < MAX_LINE:
+        return Operand(x, True, across)
+    return operand(contiguous(x))
+
+
+class Batches(NamedTuple):
+    """Two nested loops over the matrices of two stacks; strides in elements, outer and inner."""
+
+    outer: int
+    inner: int
+    a: tuple[int, int]
+    b: tuple[int, int]
+
+
+def batches(a: Array, b: Array, lead: Shape) -> Batches | None:
+    """How to walk the leading axes of two stacks together; None where two loops do not do."""
+    sizes, steps = merged(lead, [broadcast_strides(x, (*lead, *x.shape[-2:]))[:-2] for x in (a, b)])
+    if len(sizes) > 2:
+        return None
+    (a0, a1), (b0, b1) = ((0,) * (2 - len(s)) + tuple(s) for s in steps)
+    return Batches(prod(sizes[:-1]), sizes[-1], (a0, a1), (b0, b1))
+
+
+def product(a: Array, b: Array, bias: Array | None = None, activation: str = "none") -> Array:
+    """`activation(a @ b + bias)` of stacks of matrices whose leading axes broadcast, `bias[N]` along rows."""
+    lead: Shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    c = empty((*lead, a.shape[-2], b.shape[-1]), a.dtype, a)
+    if c.size == 0:
+        return c
+    left, right = operand(a), operand(b)
+    if left.transposed and right.transposed:  # there is no such kernel
+        left = operand(contiguous(left.x))
+    walk = batches(left.x, right.x, lead)
+    if walk is None:
+        return product(_stacked(a, lead), _stacked(b, lead), bias, activation)
+    _run_tiled(left, right, c, walk, bias, activation)
+    return c
+
+
+def _stacked(x: Array, lead: Shape) -> Array:
+    """A copy with the leading axes broadcast."""
+    return contiguous(np.broadcast_to(x, (*lead, *x.shape[-2:])))
+
+
+def _run_tiled(a: Operand, b: Operand, c: Array, walk: Batches, bias: Array | None, activation: str) -> None:
+    """One launch of a tiled kernel, and another to add up splits."""
+    m, n, k = c.shape[-2], c.shape[-1], a.x.shape[-1]
+    count, vector = walk.outer * walk.inner, 16 // c.itemsize
+    work = cost.Work(m, n, k, count, c.itemsize)
+    choice = cost.choose(work, TILES[c.dtype], driver_of(c).multiprocessors)
+    layout = struct.pack(
+        "<6i3I3i6qd", m, n, k, choice.slice, choice.splits, walk.inner, a.line, b.line, n,
+        ACTIVATIONS.index(activation), n % vector == 0 and driver_of(c).address(c) % 16 == 0, count,
+        *walk.a, *walk.b, walk.inner * m * n, m * n, 1.0,
+    )  # fmt: skip
+    partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
+    kernel, block = kernel_name(a, b, choice.tile), (choice.tile.threads,)
+    launch(kernel, (choice.blocks(work),), block, a.x, b.x, bias, c, partial, layout, like=c)
+    if partial is not None:
+        grid = grid_of(-(-c.size // vector), c)
+        launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
+
+
+def kernel_name(a: Operand, b: Operand, tile: cost.Tile) -> str:
+    """The kernel for these layouts and alignments."""
+    layout = "nt"[a.transposed] + "nt"[b.transposed]
+    copied = {"nn": (b,), "nt": (), "tn": (a, b)}[layout]  # what moves in vectors where it can
+    dtype = a.x.dtype
+    fast = dtype == dtypes.float32 and copied and all(x.aligned() for x in copied)
+    return f"gemm.gemm_{layout}_{SUFFIXES[dtype]}_{tile.name}{'' if fast else '_any'}"
+
+
+def _refuse(call: Call) -> str | None:
+    if call.dtype not in TILES:
+        return f"no kernel for {call.dtype}"
+    shapes = [s for s in call.shapes if s is not None]
+    large = any(
+        prod(s) >= MAX_ELEMENTS or len(s) > MAX_AXES for s in (*shapes, call.op.resolve(shapes, call.attrs)[1][0])
+    )
+    return "too many axes or elements" if large else None
+
+
+@implement("matmul", "cuda", refuse=_refuse)
+def matmul(a: Array, b: Array) -> Array:
+    """`a[..., M, K] @ b[..., K, N]`."""
+    if a.ndim > 2 and b.ndim == 2:  # one product over all leading axes
+        return product(_flat(a), b).reshape(*a.shape[:-1], b.shape[-1])
+    return product(a, b)
+
+
+def _flat(x: Array) -> Array:
+    """All leading axes of `x[..., K]` as one; a copy where strides do not allow it."""
+    shape = prod(x.shape[:-1]), x.shape[-1]
+    sizes, _ = merged(x.shape[:-1], [broadcast_strides(x, x.shape)[:-1]])
+    return x.reshape(shape) if len(sizes) == 1 else contiguous(x).reshape(shape)
+
+
+@implement("linear", "cuda", refuse=_refuse)
+def linear(x: Array, w: Array, b: Array | None = None, *, activation: str = "none") -> Array:
+    """`act(x[..., I] @ w[O, I].T + b)`, bias and activation before the tile is stored."""
+    bias = None if b is None else contiguous(b)
+    return product(_flat(x), w.T, bias, activation).reshape(*x.shape[:-1], w.shape[0])
