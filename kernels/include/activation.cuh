@@ -1,4 +1,5 @@
-// Activations that a product applies to its tile before it is stored, in the order of ACTIVATIONS of dlcore/ops/matmul.py.
+// Activations that a product applies to its tile before it is stored, in the order of ACTIVATIONS of
+// dlcore/ops/matmul.py.
 #pragma once
 #include "types.cuh"
 

@@ -10,12 +10,12 @@ constexpr int kGroup = 8;  // tiles of C that neighbouring blocks compute one be
 // C[m, n] = activation(alpha * sum over k of A[m, k] B[k, n] + bias), for a batch of A, B and C.
 struct Product {
   int m, n, k;
-  int slice;                // how many k one split adds up: whole slabs
-  int splits;               // more than one: blocks leave their sums in `partial`, gemm_reduce adds them up in order
-  int inner;                // batches are two nested loops; length of the inner one
-  unsigned lda, ldb, ldc;   // elements from one line of a matrix to the next
+  int slice;               // how many k one split adds up: whole slabs
+  int splits;              // more than one: blocks leave their sums in `partial`, gemm_reduce adds them up in order
+  int inner;               // batches are two nested loops; length of the inner one
+  unsigned lda, ldb, ldc;  // elements from one line of a matrix to the next
   int activation;
-  int vectors;              // whether rows of C take whole vectors
+  int vectors;  // whether rows of C take whole vectors
   int batches;
   long long a_batch[2], b_batch[2], c_batch[2];  // elements from one batch to the next, in the outer and inner loop
   double alpha;
@@ -23,7 +23,7 @@ struct Product {
 
 // What one block computes.
 struct Share {
-  int row, column;     // where its tile begins
+  int row, column;  // where its tile begins
   int k_begin, k_end;
   int batch, split;
 };
@@ -66,7 +66,8 @@ struct RowMajor {
   DL_DEVICE wide<T> bias_of(int, int column) const { return bias ? widen(bias[column]) : wide<T>(0); }
 };
 
-// The last step for as many elements of a row as a vector holds; `sums` lies in shared memory and belongs to this thread.
+// The last step for as many elements of a row as a vector holds; `sums` lies in shared memory and belongs to this
+// thread.
 template <class Out, class R>
 DL_DEVICE void emit(const Product& p, const Out& out, R* sums, int row, int column) {
   using T = typename Out::Element;
@@ -118,10 +119,8 @@ DL_DEVICE void emit_rows(const Product& p, const Share& s, const Out& out, R* pa
     const int m = s.row + row(own), n = s.column + in_tile;
     if (m >= p.m || n >= p.n) continue;
     R* sums = rows + own * STRIDE + in_tile;
-    if (p.splits > 1)
-      keep<V>(p, partial, s, sums, m, n);
-    else
-      emit(p, out, sums, m, n);
+    if (p.splits > 1) keep<V>(p, partial, s, sums, m, n);
+    else emit(p, out, sums, m, n);
   }
 }
 

@@ -1,9 +1,9 @@
 // The loop of a product by multiply-adds: f32 and f64.
 //
-// Slabs of kSlab k's of A and B pass through three stages of shared memory, filled by cp.async two slabs ahead. There an
-// operand lies k by k, its other axis contiguous. A warp owns 64 x 4 COLUMNS of the tile, a thread 8 x COLUMNS of that:
-// lane bits 0 and 2 choose its columns, bits 1, 3 and 4 its rows, so that neighbouring lanes read the same 16 bytes of A
-// or of B and a vector load takes two passes instead of four.
+// Slabs of kSlab k's of A and B pass through three stages of shared memory, filled by cp.async two slabs ahead. There
+// an operand lies k by k, its other axis contiguous. A warp owns 64 x 4 COLUMNS of the tile, a thread 8 x COLUMNS of
+// that: lane bits 0 and 2 choose its columns, bits 1, 3 and 4 its rows, so that neighbouring lanes read the same 16
+// bytes of A or of B and a vector load takes two passes instead of four.
 #pragma once
 #include "gemm.cuh"
 
@@ -103,9 +103,8 @@ DL_DEVICE void multiply_simt(A& a, B& b, int slabs, T* shared, T (&sum)[Tile::kR
   T* const stages_a = shared;
   T* const stages_b = shared + kStages * Tile::kSizeA;
   DL_UNROLL
-  for (int i = 0; i < Tile::kRows; ++i)
-    DL_UNROLL
-    for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = T(0);
+  for (int i = 0; i < Tile::kRows; ++i) DL_UNROLL
+  for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = T(0);
   DL_UNROLL
   for (int stage = 0; stage < kStages - 1; ++stage) {
     a.fetch(stages_a + stage * Tile::kSizeA);
@@ -141,9 +140,8 @@ DL_DEVICE void multiply_simt(A& a, B& b, int slabs, T* shared, T (&sum)[Tile::kR
         next = next + 1 == kStages ? 0 : next + 1;
       }
       DL_UNROLL
-      for (int i = 0; i < Tile::kRows; ++i)
-        DL_UNROLL
-        for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = multiply_add(row[k & 1][i], column[k & 1][j], sum[i][j]);
+      for (int i = 0; i < Tile::kRows; ++i) DL_UNROLL
+      for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = multiply_add(row[k & 1][i], column[k & 1][j], sum[i][j]);
     }
   }
   dl::cp_async_wait<0>();

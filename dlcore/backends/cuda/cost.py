@@ -69,10 +69,11 @@ def cycles(work: Work, choice: Choice, multiprocessors: int) -> float:
     l2 = blocks * choice.slice * (tile.m + tile.n) * work.itemsize / (multiprocessors * L2_BYTES)
     size = work.batches * work.m * work.n
     moved = work.batches * (work.m + work.n) * work.k * work.itemsize + size * work.itemsize
-    moved += 2 * size * choice.splits * max(4, work.itemsize) * (choice.splits > 1)
     dram = moved / (multiprocessors * DRAM_BYTES)
-    waves = ceil(per_sm / tile.resident)
-    return max(math, l2, dram) + waves * WAVE_CYCLES + (choice.splits > 1) * REDUCE_CYCLES
+    main = max(math, l2, dram) + ceil(per_sm / tile.resident) * WAVE_CYCLES
+    if choice.splits == 1:
+        return main
+    return main + REDUCE_CYCLES + 2 * size * choice.splits * max(4, work.itemsize) / (multiprocessors * DRAM_BYTES)
 
 
 def split(k: int, slab: int, splits: int) -> tuple[int, int]:
@@ -82,11 +83,12 @@ def split(k: int, slab: int, splits: int) -> tuple[int, int]:
     return ceil(slabs / each), each * slab
 
 
-def candidates(work: Work, tiles: tuple[Tile, ...]) -> list[Choice]:
-    """Every tile with every sensible number of splits."""
+def candidates(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> list[Choice]:
+    """Every tile, unsplit and with as many splits as the device holds at once."""
     found = []
     for tile in tiles:
-        most = max(1, min(MAX_SPLITS, ceil(work.k / tile.slab) // MIN_SLABS))
+        room = multiprocessors * tile.resident // Choice(tile, 1, work.k).blocks(work)
+        most = max(1, min(MAX_SPLITS, room, ceil(work.k / tile.slab) // MIN_SLABS))
         found += [Choice(tile, *split(work.k, tile.slab, s)) for s in range(1, most + 1)]
     return list(dict.fromkeys(found))
 
@@ -94,4 +96,4 @@ def candidates(work: Work, tiles: tuple[Tile, ...]) -> list[Choice]:
 @lru_cache(maxsize=4096)
 def choose(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> Choice:
     """The candidate of least modelled time."""
-    return min(candidates(work, tiles), key=lambda choice: cycles(work, choice, multiprocessors))
+    return min(candidates(work, tiles, multiprocessors), key=lambda choice: cycles(work, choice, multiprocessors))

@@ -1,0 +1,201 @@
+"""Products on the kernels of `kernels/gemm*.cu`, in the emulator: every layout, tile, edge, epilogue and split."""
+
+import numpy as np
+import pytest
+
+import dlcore as dl
+from dlcore import dispatch, dtypes, testing
+from dlcore.backends.cuda import cost, launch
+from dlcore.errors import BackendError
+
+pytestmark = pytest.mark.sim
+SIZES = [(1, 1, 1), (64, 64, 8), (127, 66, 9), (65, 129, 17), (130, 68, 40), (7, 200, 3)]
+DTYPES = ["float32", "float64"]
+
+
+@pytest.fixture(autouse=True)
+def _sim():
+    try:
+        dispatch.get_backend("sim")
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def launches():
+    """Names of the kernels launched."""
+    names = []
+
+    def note(kernel, *_):
+        names.append(kernel.partition(".")[2])
+
+    launch.listeners.append(note)
+    yield names
+    launch.listeners.remove(note)
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """Function that fixes the tile, by name, and the number of splits."""
+
+    def fix(tile, splits=1):
+        def choose(work, tiles, multiprocessors):
+            found = next(t for t in tiles if t.name == tile)
+            return cost.Choice(found, *cost.split(work.k, found.slab, splits))
+
+        monkeypatch.setattr(cost, "choose", choose)
+
+    return fix
+
+
+def whole(shape, dtype="float32", seed=0):
+    """Whole numbers whose sums of products are exact."""
+    return np.random.default_rng(seed).integers(-2, 3, shape).astype(dtypes.dtype(dtype))
+
+
+def framed(x, margin=3):
+    """The same values inside memory that is NaN elsewhere."""
+    wide = np.full((x.shape[0] + 2, x.shape[1] + margin), np.nan, x.dtype)
+    wide[1:-1, : x.shape[1]] = x
+    return wide[1:-1, : x.shape[1]]
+
+
+def on_sim(x):
+    return dl.Tensor._wrap(x, dispatch.get_backend("sim"))
+
+
+def product(a, b):
+    return (on_sim(a) @ on_sim(b)).numpy()
+
+
+def expected(a, b):
+    return (a.astype(np.float64) @ b.astype(np.float64)).astype(a.dtype)
+
+
+def tiles(dtype):
+    from dlcore.backends.cuda.ops_matmul import TILES
+
+    return [t.name for t in TILES[dtypes.dtype(dtype)]]
+
+
+CASES = [(dtype, tile) for dtype in DTYPES for tile in tiles(dtype)]
+
+
+@pytest.mark.parametrize("margin", [0, 3, 8])
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn", "tt"])
+@pytest.mark.parametrize(("dtype", "tile"), CASES)
+def test_edges_of_tiles(dtype, tile, layout, margin, force):
+    force(tile)
+    for m, n, k in SIZES:
+        a, b = whole((m, k), dtype, 1), whole((k, n), dtype, 2)
+        left = framed(a, margin) if layout[0] == "n" else framed(a.T.copy(), margin).T
+        right = framed(b, margin) if layout[1] == "n" else framed(b.T.copy(), margin).T
+        np.testing.assert_array_equal(product(left, right), expected(a, b), err_msg=f"{m} {n} {k}")
+
+
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn"])
+@pytest.mark.parametrize(("dtype", "tile"), CASES)
+def test_whole_vectors(dtype, tile, layout, force, launches):
+    force(tile)
+    a, b = whole((136, 72), dtype, 1), whole((72, 144), dtype, 2)
+    left = a if layout[0] == "n" else a.T.copy().T
+    right = b if layout[1] == "n" else b.T.copy().T
+    np.testing.assert_array_equal(product(left, right), expected(a, b))
+    assert launches[0].startswith(f"gemm_{layout}_") and f"_{tile}" in launches[0]
+
+
+@pytest.mark.parametrize("splits", [2, 3, 5])
+@pytest.mark.parametrize(("dtype", "tile"), CASES)
+def test_splits(dtype, tile, splits, force, launches):
+    force(tile, splits)
+    for m, n, k in [(65, 130, 203), (9, 64, 160)]:
+        a, b, bias = whole((m, k), dtype, 1), whole((n, k), dtype, 2), whole((n,), dtype, 3)
+        y = dl.linear(on_sim(a), on_sim(b), on_sim(bias), activation="relu").numpy()
+        wide = expected(a.astype(np.float64), b.T) + bias.astype(np.float64)
+        np.testing.assert_array_equal(y, np.maximum(wide, 0).astype(y.dtype))
+    assert sum("reduce" in name for name in launches) == 2
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "tile"), CASES)
+def test_epilogues(dtype, tile, bias, activation, force):
+    force(tile)
+    rng = np.random.default_rng(0)
+    for n in (20, 35):
+        operands = [rng.normal(size=s).astype(dtypes.dtype(dtype)) for s in ((66, 13), (n, 13), (n,))]
+        if not bias:
+            operands[2] = None
+        attrs = {"activation": activation}
+        (got,), _ = testing.call(dl.linear, operands, attrs, "sim")
+        testing.assert_close(got.numpy(), testing.oracle(dl.linear, operands, attrs)[0], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_broadcast(dtype):
+    for left, right in [((3, 1), (2,)), ((2, 3), (1,)), ((2, 1, 2), (3, 1)), ((), (4,)), ((5,), ())]:
+        a, b = whole((*left, 9, 5), dtype, 1), whole((*right, 5, 12), dtype, 2)
+        np.testing.assert_array_equal(product(a, b), expected(a, b))
+
+
+def test_heads_of_attention_are_not_copied(launches):
+    q, k = (whole((2, 17, 3, 8), seed=i).transpose(0, 2, 1, 3) for i in (1, 2))
+    np.testing.assert_array_equal(product(q, k.swapaxes(-1, -2)), expected(q, k.swapaxes(-1, -2)))
+    assert [name[:7] for name in launches] == ["gemm_nt"]
+
+
+@pytest.mark.parametrize("order", ["reverse", "random"])
+@pytest.mark.parametrize(("dtype", "tile"), CASES)
+def test_bits_do_not_depend_on_the_order_of_threads(dtype, tile, order, force):
+    from dlcore.sim import engine
+
+    force(tile, 2)
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=s).astype(dtypes.dtype(dtype)) for s in ((70, 80), (80, 136)))
+    first = product(a, b)
+    with engine.schedule(order, 5):
+        np.testing.assert_array_equal(product(a, b), first)
+
+
+def test_nothing_to_add_up_leaves_the_bias():
+    y = dl.linear(dl.zeros((3, 0), device="sim"), dl.zeros((2, 0), device="sim"), dl.ones(2, device="sim"))
+    np.testing.assert_array_equal(y.numpy(), np.ones((3, 2), np.float32))
+
+
+def test_whole_numbers_are_left_to_the_reference(launches):
+    assert (dl.ones((2, 3), "int32", "sim") @ dl.ones((3, 2), "int32", "sim")).numpy().tolist() == [[3, 3], [3, 3]]
+    assert launches == []
+
+
+def choice(m, n, k, batches=1, tiles=cost.F32):
+    return cost.choose(cost.Work(m, n, k, batches, 4), tiles, 108)
+
+
+def test_large_products_take_large_tiles_unsplit():
+    assert choice(4096, 4096, 4096)[:2] == (cost.F32[0], 1)
+
+
+def test_small_products_take_small_tiles():
+    assert choice(256, 256, 256).tile.name == "64"
+
+
+def test_few_tiles_and_long_sums_are_split():
+    assert choice(128, 128, 8192).splits >= 8
+    assert choice(64, 64, 64).splits == 1
+
+
+def test_batches_fill_the_device_without_splits():
+    assert choice(64, 64, 512, batches=512).splits == 1
+
+
+@pytest.mark.parametrize(("k", "splits"), [(0, 1), (1, 4), (64, 3), (1000, 7), (8, 8)])
+def test_slices_cover_k_once(k, splits):
+    count, length = cost.split(k, 8, splits)
+    assert count * length >= k and (count - 1) * length < max(k, 1)
+    assert length % 8 == 0 and 1 <= count <= splits
+
+
+def test_half_the_time_on_twice_the_device():
+    work = cost.Work(8192, 8192, 1024, 1, 4)
+    picked = cost.choose(work, cost.F32, 64)
+    assert cost.cycles(work, picked, 128) == pytest.approx(cost.cycles(work, picked, 64) / 2, rel=0.05)
