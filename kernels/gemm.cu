@@ -16,10 +16,10 @@ template <class Tile, template <class, int> class A, template <class, int> class
 DL_DEVICE void gemm(const T* a, const T* b, const T* bias, T* c, T* partial, const Product& p) {
   __shared__ __align__(16) T shared[Tile::kStages * (Tile::kSizeA + Tile::kSizeB)];
   const Share s = share_of<Tile::kM, Tile::kN>(p);
-  A<Tile, Tile::kM> load_a(a + batch_offset(p, s.batch, p.a_batch), p.lda, s.row, p.m, s.k_begin, s.k_end);
-  B<Tile, Tile::kN> load_b(b + batch_offset(p, s.batch, p.b_batch), p.ldb, s.column, p.n, s.k_begin, s.k_end);
+  A<Tile, Tile::kM> load_a(a + batch_offset(p, s.batch, p.a_batch), p.lda, s.row, p.m, s.k_begin);
+  B<Tile, Tile::kN> load_b(b + batch_offset(p, s.batch, p.b_batch), p.ldb, s.column, p.n, s.k_begin);
   T sum[Tile::kRows][Tile::kColumns];
-  multiply_simt<Tile>(load_a, load_b, rounded_up(s.k_end - s.k_begin, Tile::kSlab), shared, sum);
+  multiply_simt<Tile>(load_a, load_b, s.k_end - s.k_begin, shared, sum);
   finish_simt<Tile>(p, s, RowMajor<T>(p, s.batch, c, bias), partial, shared, sum);
 }
 

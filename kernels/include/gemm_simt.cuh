@@ -26,22 +26,21 @@ struct AlongK {
   static constexpr int kCopies = LINES * Tile::kSlab / Tile::kThreads, kStep = Tile::kThreads / Tile::kSlab;
   const T* x;
   unsigned offset[kCopies];
-  int left;  // how many k's there are from this thread's on
 
-  DL_DEVICE AlongK(const T* x, unsigned ld, int line, int lines, int k, int k_end) {
-    const int own = threadIdx.x % Tile::kSlab;
-    this->x = x + (long long)line * ld + k + own;
-    left = k_end - k - own;
+  DL_DEVICE AlongK(const T* x, unsigned ld, int line, int lines, int k) {
+    const int last = lines - 1, first = least(line + threadIdx.x / Tile::kSlab, last);
+    this->x = x + (long long)first * ld + k + own();
     DL_UNROLL
     for (int i = 0; i < kCopies; ++i)  // lines past the end repeat the last one; nobody stores what they give
-      offset[i] = least(threadIdx.x / Tile::kSlab + i * kStep, lines - 1 - line) * ld;
+      offset[i] = (least(line + threadIdx.x / Tile::kSlab + i * kStep, last) - first) * ld;
   }
-  DL_DEVICE void fetch(T* slab) {
-    T* to = slab + threadIdx.x % Tile::kSlab * (LINES + Tile::kPad) + threadIdx.x / Tile::kSlab;
+  DL_DEVICE static int own() { return threadIdx.x % Tile::kSlab; }  // of a slab's k's
+  // left: how many k's there are from this slab on
+  DL_DEVICE void fetch(T* slab, int left) {
+    T* to = slab + own() * (LINES + Tile::kPad) + threadIdx.x / Tile::kSlab;
     DL_UNROLL
-    for (int i = 0; i < kCopies; ++i) dl::cp_async<sizeof(T)>(to + i * kStep, x + offset[i], left > 0);
+    for (int i = 0; i < kCopies; ++i) dl::cp_async<sizeof(T)>(to + i * kStep, x + offset[i], left > own());
     x += Tile::kSlab;
-    left -= Tile::kSlab;
   }
 };
 
@@ -52,22 +51,17 @@ struct AlongLines {
   static constexpr int kPerK = LINES / VECTOR, kCopies = kPerK * Tile::kSlab / Tile::kThreads;
   static constexpr int kStep = Tile::kThreads / kPerK;  // k's that the block copies at once
   const T* x;
-  unsigned ld;
-  int left;
+  long long step;  // from one copy to the next
 
-  DL_DEVICE AlongLines(const T* x, unsigned ld, int line, int lines, int k, int k_end) : ld(ld) {
-    const int own = threadIdx.x / kPerK;
-    this->x = x + (long long)(k + own) * ld + least(line + threadIdx.x % kPerK * VECTOR, lines - VECTOR);
-    left = k_end - k - own;
+  DL_DEVICE AlongLines(const T* x, unsigned ld, int line, int lines, int k) : step((long long)kStep * ld) {
+    this->x = x + (long long)(k + own()) * ld + least(line + threadIdx.x % kPerK * VECTOR, lines - VECTOR);
   }
-  DL_DEVICE void fetch(T* slab) {
-    T* to = slab + threadIdx.x / kPerK * (LINES + Tile::kPad) + threadIdx.x % kPerK * VECTOR;
+  DL_DEVICE static int own() { return threadIdx.x / kPerK; }
+  DL_DEVICE void fetch(T* slab, int left) {
+    T* to = slab + own() * (LINES + Tile::kPad) + threadIdx.x % kPerK * VECTOR;
     DL_UNROLL
-    for (int i = 0; i < kCopies; ++i)
-      dl::cp_async<VECTOR * sizeof(T)>(to + i * kStep * (LINES + Tile::kPad), x + (long long)i * kStep * ld,
-                                       left > i * kStep);
-    x += (long long)Tile::kSlab * ld;
-    left -= Tile::kSlab;
+    for (int i = 0; i < kCopies; ++i, x += step)
+      dl::cp_async<VECTOR * sizeof(T)>(to + i * kStep * (LINES + Tile::kPad), x, left > own() + i * kStep);
   }
 };
 
@@ -97,51 +91,50 @@ DL_DEVICE void read_fragment(const T* from, T (&fragment)[COUNT]) {
 }
 
 template <class Tile, class A, class B, class T>
-DL_DEVICE void multiply_simt(A& a, B& b, int slabs, T* shared, T (&sum)[Tile::kRows][Tile::kColumns]) {
+DL_DEVICE void multiply_simt(A& a, B& b, int left, T* shared, T (&sum)[Tile::kRows][Tile::kColumns]) {
   constexpr int kSlab = Tile::kSlab, kStages = Tile::kStages, V = kPerVector<T>;
+  constexpr int kStage = Tile::kSizeA + Tile::kSizeB, kEnd = kStages * kStage;
   const Place<Tile> place;
-  T* const stages_a = shared;
-  T* const stages_b = shared + kStages * Tile::kSizeA;
+  auto fetch = [&](int stage) {  // stages by their first element
+    a.fetch(shared + stage, left);
+    b.fetch(shared + stage + Tile::kSizeA, left);
+    dl::cp_async_commit();
+    left -= kSlab;
+  };
+  DL_UNROLL
+  for (int stage = 0; stage < kStages - 1; ++stage) fetch(stage * kStage);
   DL_UNROLL
   for (int i = 0; i < Tile::kRows; ++i) DL_UNROLL
   for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = T(0);
-  DL_UNROLL
-  for (int stage = 0; stage < kStages - 1; ++stage) {
-    a.fetch(stages_a + stage * Tile::kSizeA);
-    b.fetch(stages_b + stage * Tile::kSizeB);
-    dl::cp_async_commit();
-  }
   dl::cp_async_wait<kStages - 2>();
   __syncthreads();
 
-  T row[2][Tile::kRows], column[2][Tile::kColumns];  // fragments of this k and of the next
+  T rows[2][Tile::kRows], columns[2][Tile::kColumns];  // fragments of this k and of the next
   auto read = [&](int stage, int k) {
-    read_fragment<Tile::kRows, 8 * V>(stages_a + stage * Tile::kSizeA + k * (Tile::kM + Tile::kPad) + place.row,
-                                      row[k & 1]);
-    read_fragment<Tile::kColumns, 4 * V>(stages_b + stage * Tile::kSizeB + k * (Tile::kN + Tile::kPad) + place.column,
-                                         column[k & 1]);
+    const T* of_a = shared + stage + k * (Tile::kM + Tile::kPad) + place.row;
+    const T* of_b = shared + stage + Tile::kSizeA + k * (Tile::kN + Tile::kPad) + place.column;
+    read_fragment<Tile::kRows, 8 * V>(of_a, rows[k & 1]);
+    read_fragment<Tile::kColumns, 4 * V>(of_b, columns[k & 1]);
   };
   read(0, 0);
-  int current = 0, next = kStages - 1;
+  int current = 0, next = kEnd - kStage;
   DL_ROLLED
-  for (int slab = 0; slab < slabs; ++slab) {
+  while (left > (1 - kStages) * kSlab) {
     DL_UNROLL
     for (int k = 0; k < kSlab; ++k) {
       if (k == kSlab - 1) {
         dl::cp_async_wait<kStages - 2>();
         __syncthreads();
-        current = current + 1 == kStages ? 0 : current + 1;
+        current = current + kStage == kEnd ? 0 : current + kStage;
       }
       read(current, (k + 1) % kSlab);
       if (k == 0) {
-        a.fetch(stages_a + next * Tile::kSizeA);
-        b.fetch(stages_b + next * Tile::kSizeB);
-        dl::cp_async_commit();
-        next = next + 1 == kStages ? 0 : next + 1;
+        fetch(next);
+        next = next + kStage == kEnd ? 0 : next + kStage;
       }
       DL_UNROLL
       for (int i = 0; i < Tile::kRows; ++i) DL_UNROLL
-      for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = multiply_add(row[k & 1][i], column[k & 1][j], sum[i][j]);
+      for (int j = 0; j < Tile::kColumns; ++j) sum[i][j] = multiply_add(rows[k & 1][i], columns[k & 1][j], sum[i][j]);
     }
   }
   dl::cp_async_wait<0>();

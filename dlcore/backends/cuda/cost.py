@@ -30,11 +30,20 @@ class Tile(NamedTuple):
     threads: int
     resident: int  # blocks that a multiprocessor holds
     rate: float  # multiply-adds per multiprocessor and cycle
+    shared: int = 0  # bytes of dynamic shared memory
+
+
+def _any(tiles: tuple[Tile, ...], rate: float) -> tuple[Tile, ...]:
+    """The same tiles by kernels that take every alignment, at a part of the speed."""
+    return tuple(t._replace(name=f"{t.name}_any", rate=t.rate * rate) for t in tiles)
 
 
 F32 = (Tile("128", 128, 128, 8, 128, 2, 116.0), Tile("64", 64, 64, 8, 64, 6, 104.0))
-F64 = (Tile("64", 64, 64, 8, 64, 4, 32.0),)
-HALF = (Tile("128", 128, 128, 32, 128, 2, 800.0), Tile("64", 64, 64, 32, 128, 4, 560.0))
+F32_ANY = _any(F32, 0.97)
+F64 = _any((Tile("64", 64, 64, 8, 64, 4, 32.0),), 1.0)
+HALF = (Tile("128", 128, 128, 32, 128, 2, 800.0, 49152), Tile("64", 64, 64, 32, 128, 4, 560.0, 24576))
+HALF_ANY = _any(HALF[1:], 0.2)
+TF32 = tuple(t._replace(slab=16, rate=t.rate * 0.4) for t in HALF)
 
 
 class Work(NamedTuple):

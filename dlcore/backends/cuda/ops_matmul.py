@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlcore import dtypes
+from dlcore import dtypes, settings
 from dlcore.backends.cuda import cost
 from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous
@@ -21,7 +22,6 @@ Array = Any
 
 MAX_LINE = 2**25  # elements between lines: offsets within a tile have 32 bits
 MAX_ELEMENTS = 2**31
-TILES = {dtypes.float32: cost.F32, dtypes.float64: cost.F64}
 WIDE = {
     dtypes.float64: dtypes.float64,
     **dict.fromkeys((dtypes.float32, dtypes.float16, dtypes.bfloat16), dtypes.float32),
@@ -75,19 +75,19 @@ def batches(a: Array, b: Array, lead: Shape) -> Batches | None:
     return Batches(prod(sizes[:-1]), sizes[-1], (a0, a1), (b0, b1))
 
 
-def product(a: Array, b: Array, bias: Array | None = None, activation: str = "none") -> Array:
+def product(a: Array, b: Array, bias: Array | None = None, activation: str = "none", tf32: bool = False) -> Array:
     """`activation(a @ b + bias)` of stacks of matrices whose leading axes broadcast, `bias[N]` along rows."""
     lead: Shape = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     c = empty((*lead, a.shape[-2], b.shape[-1]), a.dtype, a)
     if c.size == 0:
         return c
-    left, right = operand(a), operand(b)
+    left, right = (_in_rows(a), _in_columns(b)) if tf32 else (operand(a), operand(b))
     if left.transposed and right.transposed:  # there is no such kernel
         left = operand(contiguous(left.x))
     walk = batches(left.x, right.x, lead)
     if walk is None:
-        return product(_stacked(a, lead), _stacked(b, lead), bias, activation)
-    _run_tiled(left, right, c, walk, bias, activation)
+        return product(_stacked(a, lead), _stacked(b, lead), bias, activation, tf32)
+    _run_tiled(left, right, c, walk, bias, activation, tf32)
     return c
 
 
@@ -96,50 +96,68 @@ def _stacked(x: Array, lead: Shape) -> Array:
     return contiguous(np.broadcast_to(x, (*lead, *x.shape[-2:])))
 
 
-def _run_tiled(a: Operand, b: Operand, c: Array, walk: Batches, bias: Array | None, activation: str) -> None:
+def _in_rows(x: Array) -> Operand:
+    """`x` with contiguous, aligned rows, copied if need be; only for rows of whole vectors."""
+    found = operand(x)
+    return Operand(contiguous(x), False, x.shape[-1]) if found.transposed or not found.aligned() else found
+
+
+def _in_columns(x: Array) -> Operand:
+    rows = _in_rows(x.swapaxes(-1, -2))
+    return Operand(rows.x.swapaxes(-1, -2), True, rows.line)
+
+
+def _run_tiled(
+    a: Operand, b: Operand, c: Array, walk: Batches, bias: Array | None, activation: str, tf32: bool
+) -> None:
     """One launch of a tiled kernel, and another to add up splits."""
     m, n, k = c.shape[-2], c.shape[-1], a.x.shape[-1]
     count, vector = walk.outer * walk.inner, 16 // c.itemsize
-    work = cost.Work(m, n, k, count, c.itemsize)
-    choice = cost.choose(work, TILES[c.dtype], driver_of(c).multiprocessors)
+    work, (kernel, tiles) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
+    choice = cost.choose(work, tiles, driver_of(c).multiprocessors)
     layout = struct.pack(
         "<6i3I3i6qd", m, n, k, choice.slice, choice.splits, walk.inner, a.line, b.line, n,
         ACTIVATIONS.index(activation), n % vector == 0 and driver_of(c).address(c) % 16 == 0, count,
         *walk.a, *walk.b, walk.inner * m * n, m * n, 1.0,
     )  # fmt: skip
     partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
-    kernel, block = kernel_name(a, b, choice.tile), (choice.tile.threads,)
-    launch(kernel, (choice.blocks(work),), block, a.x, b.x, bias, c, partial, layout, like=c)
+    tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
+    launch(f"{kernel}_{tile.name}", (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared)
     if partial is not None:
         grid = grid_of(-(-c.size // vector), c)
         launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
 
 
-def kernel_name(a: Operand, b: Operand, tile: cost.Tile) -> str:
-    """The kernel for these layouts and alignments."""
-    layout = "nt"[a.transposed] + "nt"[b.transposed]
-    copied = {"nn": (b,), "nt": (), "tn": (a, b)}[layout]  # what moves in vectors where it can
-    dtype = a.x.dtype
-    fast = dtype == dtypes.float32 and copied and all(x.aligned() for x in copied)
-    return f"gemm.gemm_{layout}_{SUFFIXES[dtype]}_{tile.name}{'' if fast else '_any'}"
+def _kernels(a: Operand, b: Operand, tf32: bool) -> tuple[str, tuple[cost.Tile, ...]]:
+    """The kernel for these layouts, without its tile, and the tiles for these alignments."""
+    layout, dtype = "nt"[a.transposed] + "nt"[b.transposed], a.x.dtype
+    if tf32:
+        return f"gemm_tensor.gemm_{layout}_tf32", cost.TF32
+    if dtypes.is_half(dtype):
+        tiles = cost.HALF if a.aligned() and b.aligned() else cost.HALF_ANY
+        return f"gemm_tensor.gemm_{layout}_{SUFFIXES[dtype]}", tiles
+    moved = {"nn": (b,), "nt": (), "tn": (a, b)}[layout]  # what is copied by vectors where it can be
+    fast = moved and all(x.aligned() for x in moved)
+    tiles = cost.F64 if dtype == dtypes.float64 else cost.F32 if fast else cost.F32_ANY
+    return f"gemm.gemm_{layout}_{SUFFIXES[dtype]}", tiles
 
 
 def _refuse(call: Call) -> str | None:
-    if call.dtype not in TILES:
+    if call.dtype not in SUFFIXES:
         return f"no kernel for {call.dtype}"
-    shapes = [s for s in call.shapes if s is not None]
-    large = any(
-        prod(s) >= MAX_ELEMENTS or len(s) > MAX_AXES for s in (*shapes, call.op.resolve(shapes, call.attrs)[1][0])
-    )
+    _, outputs = call.op.resolve(list(call.shapes), call.attrs)
+    shapes = [s for s in (*call.shapes, *outputs) if s is not None]
+    large = any(prod(s) >= MAX_ELEMENTS or len(s) > MAX_AXES for s in shapes)
     return "too many axes or elements" if large else None
 
 
-@implement("matmul", "cuda", refuse=_refuse)
-def matmul(a: Array, b: Array) -> Array:
-    """`a[..., M, K] @ b[..., K, N]`."""
-    if a.ndim > 2 and b.ndim == 2:  # one product over all leading axes
-        return product(_flat(a), b).reshape(*a.shape[:-1], b.shape[-1])
-    return product(a, b)
+def _refuse_tf32(call: Call) -> str | None:
+    if settings.get("VARIANT").get(call.op.name) != "tf32":
+        return "less precise: taken only when asked for by DLCORE_VARIANT"
+    if call.dtype != dtypes.float32:
+        return f"no kernel for {call.dtype}"
+    inner = call.shapes[0][-1] if call.shapes[0] else 0
+    return "K is no multiple of 4" if inner % 4 else _refuse(call)
 
 
 def _flat(x: Array) -> Array:
@@ -149,8 +167,20 @@ def _flat(x: Array) -> Array:
     return x.reshape(shape) if len(sizes) == 1 else contiguous(x).reshape(shape)
 
 
-@implement("linear", "cuda", refuse=_refuse)
-def linear(x: Array, w: Array, b: Array | None = None, *, activation: str = "none") -> Array:
-    """`act(x[..., I] @ w[O, I].T + b)`, bias and activation before the tile is stored."""
-    bias = None if b is None else contiguous(b)
-    return product(_flat(x), w.T, bias, activation).reshape(*x.shape[:-1], w.shape[0])
+def _register(variant: str, refuse: Callable[[Call], str | None], tf32: bool) -> None:
+    @implement("matmul", "cuda", variant, refuse)
+    def matmul(a: Array, b: Array) -> Array:
+        """`a[..., M, K] @ b[..., K, N]`."""
+        if a.ndim > 2 and b.ndim == 2:  # one product over all leading axes
+            return product(_flat(a), b, tf32=tf32).reshape(*a.shape[:-1], b.shape[-1])
+        return product(a, b, tf32=tf32)
+
+    @implement("linear", "cuda", variant, refuse)
+    def linear(x: Array, w: Array, b: Array | None = None, *, activation: str = "none") -> Array:
+        """`act(x[..., I] @ w[O, I].T + b)`, bias and activation before the tile is stored."""
+        bias = None if b is None else contiguous(b)
+        return product(_flat(x), w.T, bias, activation, tf32).reshape(*x.shape[:-1], w.shape[0])
+
+
+_register("tf32", _refuse_tf32, tf32=True)
+_register("native", _refuse, tf32=False)
