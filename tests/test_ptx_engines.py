@@ -43,6 +43,13 @@ def emulated():
     image.close()
 
 
+@pytest.fixture(scope="module")
+def checked():
+    image = engine.Image(build.kernel(KERNELS / "basic.cu", "checked"))
+    yield image
+    image.close()
+
+
 RNG = np.random.default_rng(0)
 FLOATS = np.array([0, 1, 1 + 2**-9, 1 + 3 * 2**-11, 1 + 2**-8, 65519, 65520, 1e-7, 1e-40, -3.1, np.inf], np.float32)
 NORMAL = RNG.standard_normal(256).astype(np.float32)
@@ -88,6 +95,30 @@ def test_same_bits_from_both_engines(compiled, emulated, kernel):
 
 def test_every_kernel_is_launched(compiled):
     assert set(compiled("basic.cu").kernels) == LAUNCHES.keys()
+
+
+OWN_COUNTS = {
+    "unwritten": "the checked emulator stops: it reads what nobody wrote",
+    "through_the_grid": "the emulator's grid barrier touches no memory",
+    "halves": "nvcc loads an element once that the source reads twice",
+}
+
+
+def on_device(values):
+    """A copy that begins at a multiple of 256 bytes, so that sectors are the same for both engines."""
+    array = engine.empty(values.shape, values.dtype)
+    array[...] = values
+    return array
+
+
+@pytest.mark.parametrize("kernel", sorted(LAUNCHES.keys() - OWN_COUNTS.keys()))
+def test_same_counts_by_source_line_from_both_engines(compiled, checked, kernel):
+    grid, block, args, options = LAUNCHES[kernel]
+    runs = [[on_device(a) if isinstance(a, np.ndarray) else a for a in args] for _ in range(2)]
+    engine.take_counters()
+    checked.launch(kernel, grid, block, *runs[0], **options)
+    result = compiled("basic.cu").launch(kernel, grid, block, runs[1], **options)
+    assert sorted(result.counters) == sorted(engine.take_counters())
 
 
 STOPS = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dlcore.errors import KernelError
+from dlcore.sim import engine
 from dlcore.sim.ptx import Module
-from dlcore.sim.ptx_memory import device_array
 
 FOLDER = Path(__file__).parent / "ptx"
 needs_nvcc = [pytest.mark.nvcc, pytest.mark.skipif(not shutil.which("nvcc"), reason="compiled with nvcc")]
@@ -39,10 +39,17 @@ def basics(text):
     return Module(text)
 
 
+def device_array(shape, dtype):
+    """Zeros at an address like cudaMalloc's."""
+    array = engine.empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
 def device(values):
     """A copy at an address like cudaMalloc's."""
     values = np.asarray(values)
-    array = device_array(values.shape, values.dtype)
+    array = engine.empty(values.shape, values.dtype)
     array[...] = values
     return array
 
@@ -226,7 +233,7 @@ def test_launches_are_checked(basics):
 
 
 def rows(result, operation):
-    return {a.source: a for a in result.counters if a.operation == operation}
+    return {a.where: a for a in result.counters if a.operation == operation}
 
 
 def test_counters_by_source_line(basics):

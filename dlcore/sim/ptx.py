@@ -10,7 +10,7 @@ rounding inside tensor cores are a device's own.
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from dlcore.errors import KernelError
+from dlcore.sim.engine import Counter, empty
 from dlcore.sim.ptx_compile import Machine
 from dlcore.sim.ptx_counters import Access, merged, total_flops
 from dlcore.sim.ptx_machine import Run, run
-from dlcore.sim.ptx_memory import Region, device_array, region
+from dlcore.sim.ptx_memory import Region, region
 from dlcore.sim.ptx_parse import ModuleText
 from dlcore.sim.ptx_program import align, build
 from dlcore.sim.ptx_state import State, Triple
@@ -48,9 +49,9 @@ class Result:
     accesses: list[Access] = field(default_factory=list)
 
     @property
-    def counters(self) -> list[Access]:
-        """Memory accesses by source line and operation."""
-        return merged(self.accesses)
+    def counters(self) -> list[Counter]:
+        """Memory accesses by source line, operation and width, as the emulator counts them."""
+        return merged(self.kernel, self.accesses)
 
     @property
     def total_flops(self) -> int:
@@ -93,8 +94,8 @@ class Module:
     ) -> Result:
         """Runs a kernel; arrays are written in place.
 
-        `args`: C-contiguous arrays for pointers, NumPy or Python numbers for scalars, bytes for structs, an address
-        inside an array of `memory` as an int. `shared` is the dynamic shared memory in bytes. Blocks run `batch`
+        `args`: C-contiguous arrays for pointers, NumPy or Python numbers for scalars, bytes for structs, or an int that
+        is an address in one of the arrays `memory`. `shared`: dynamic shared memory in bytes. Blocks run `batch`
         threads at a time (all at once if `cooperative`), each batch at most `budget` instructions.
         Raises KernelError, which names kernel, PTX line, block and thread.
         """
@@ -117,8 +118,8 @@ class Module:
         """The module's `.global` and `.const` variables, which outlive a launch."""
         for variable in self.text.variables.values():
             if variable.name not in self._variables and variable.space != "shared":
-                data = device_array(max(variable.size, 1), np.uint8)
-                data[: len(variable.data)] = np.frombuffer(variable.data, np.uint8)
+                data = empty(max(variable.size, 1), np.uint8)
+                data[:] = np.frombuffer(variable.data.ljust(len(data), b"\0"), np.uint8)
                 data.flags.writeable = variable.space != "const"
                 self._variables[variable.name] = region(data, f"variable {variable.name}")
         return self._variables
@@ -144,7 +145,7 @@ class Tallied:
 
     def result(self) -> Result:
         """The sums."""
-        opcodes: Counter[str] = Counter()
+        opcodes: collections.Counter[str] = collections.Counter()
         for instruction, warps in zip(self.program.code, self.warps, strict=True):
             opcodes[instruction.name] += warps
         accesses = sorted(self.accesses.values(), key=lambda a: a.line)
@@ -211,7 +212,7 @@ def regions(args: Sequence[Argument], memory: Sequence[Array]) -> list[Region]:
     named += [(a, f"memory {k}") for k, a in enumerate(memory)]
     found: list[Region] = []
     for array, name in sorted(named, key=lambda pair: (pair[0].ctypes.data, -pair[0].nbytes)):
-        new = region(array, name)
-        if array.nbytes and (not found or new.end > found[-1].end):
-            found.append(new)
+        if array.nbytes:
+            new = region(array, name)
+            found += [new] if not found or new.end > found[-1].end else []
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from dlcore.sim import engine
 from dlcore.sim.ptx_syntax import Instruction, Program
 from dlcore.sim.ptx_types import Array
 
@@ -122,12 +123,10 @@ def busiest_bank(words: Array, groups: int) -> Array:
     return np.asarray(counts.max(1).reshape(len(words), groups).sum(1))
 
 
-def merged(accesses: list[Access]) -> list[Access]:
+def merged(kernel: str, accesses: list[Access]) -> list[engine.Counter]:
     """One row per source line, operation and width (per PTX line, where the source is not known)."""
-    rows: dict[tuple[str, str, int], Access] = {}
-    for access in accesses:
-        where = access.source or f"line {access.line}"
-        key = (where, access.operation, access.bytes)
-        row = rows.setdefault(key, replace(access, requests=0, lanes=0, units=0, ideal=0))
-        row.add(access.tally)
-    return list(rows.values())
+    rows: dict[tuple[str, str, int], Tally] = {}
+    for a in accesses:
+        key = a.source or f"PTX line {a.line}", a.operation, a.bytes
+        rows[key] = Tally(*(x + y for x, y in zip(rows.get(key, Tally(0, 0, 0, 0)), a.tally, strict=True)))
+    return [engine.Counter(kernel, *key, *tally) for key, tally in rows.items()]

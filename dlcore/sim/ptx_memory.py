@@ -6,6 +6,7 @@ pools: one slice per block, per thread, or one for all; a generic address has th
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -41,10 +42,11 @@ class Piece(NamedTuple):
 
 
 class Region:
-    """Bytes that start at `address`; `name` is what error messages call them."""
+    """Bytes that start at `address`; `name` is what error messages call them. `owner` keeps the memory alive."""
 
-    def __init__(self, data: Array, address: int, name: str, writable: bool = True) -> None:
+    def __init__(self, data: Array, address: int, name: str, writable: bool, owner: Array) -> None:
         self.data, self.address, self.name, self.writable = data, address, name, writable
+        self.owner = owner
         self._cells: dict[int, tuple[int, Array]] = {}
 
     @property
@@ -61,19 +63,11 @@ class Region:
         return self._cells[width]
 
 
-def device_array(shape: tuple[int, ...] | int, dtype: Any) -> Array:
-    """Zeros at an address that is a multiple of 256, as cudaMalloc's are: then sector counts are a device's."""
-    kind = np.dtype(dtype)
-    size = int(np.prod(shape)) * kind.itemsize
-    data = np.zeros(size + 256, np.uint8)
-    start = -data.ctypes.data % 256
-    aligned: Array = data[start : start + size].view(kind)
-    return aligned.reshape(shape)
-
-
 def region(array: Array, name: str) -> Region:
-    """A C-contiguous array as device memory."""
-    return Region(array.reshape(-1).view(np.uint8), array.ctypes.data, name, bool(array.flags.writeable))
+    """The bytes between an array's lowest and highest element as device memory."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    data = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low))
+    return Region(data, low, name, bool(array.flags.writeable), array)
 
 
 class Pool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,15 +25,26 @@ class Token(NamedTuple):
     line: int
 
 
+class Body(NamedTuple):
+    """What stands between the braces of a function, and the line on which it begins."""
+
+    text: str
+    line: int
+
+    def tokens(self) -> list[Token]:
+        """Its tokens, with their lines in the whole text."""
+        return list(tokens(self.text, self.line))
+
+
 @dataclass
 class Function:
-    """A `.func` or `.entry`: its parameters and results, and the tokens of its body, which is parsed when needed."""
+    """A `.func` or `.entry`: its parameters and results, and its body, which is parsed when needed (None: external)."""
 
     name: str
     formals: list[Variable]
     results: list[Variable]
     max_threads: int | None = None
-    body: list[Token] = field(default_factory=list)
+    body: Body | None = None
 
 
 TOKEN = re.compile(
@@ -43,15 +54,37 @@ TOKEN = re.compile(
 NEWLINE_DIRECTIVES = (".version", ".target", ".address_size")
 
 
-def tokens(text: str) -> Iterator[Token]:
-    """Tokens with their lines; a `.loc` or `.file` directive is one token, comments are none."""
+def without_comments(text: str) -> str:
+    """The text with comments blanked out; every line keeps its number."""
     text = re.sub(r"/\*.*?\*/", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
-    for number, line in enumerate(text.splitlines(), 1):
-        code = line.split("//", 1)[0].strip() if '"' not in line else line.strip()
+    return re.sub(r'("[^"\n]*")|//.*', lambda m: m[1] or "", text)
+
+
+def tokens(text: str, first: int = 1) -> Iterator[Token]:
+    """Tokens with their lines, the first of which is `first`; a `.loc` or `.file` directive is one token."""
+    for number, line in enumerate(text.splitlines(), first):
+        code = line.strip()
         if re.match(r"\.(loc|file)\s", code):
             yield Token(re.sub(r"\s+", " ", code), number)
         elif not code.startswith(NEWLINE_DIRECTIVES):
             yield from (Token(match, number) for match in TOKEN.findall(code))
+
+
+def outlined(text: str) -> tuple[str, list[Body]]:
+    """The text with the functions' bodies replaced by their numbers (`{0}`), and the bodies."""
+    outer, bodies, line = list[str](), list[Body](), 1
+    depth = after = opening = 0
+    for brace in re.finditer(r"[{}]", text):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 1 and brace[0] == "{":
+            opening = brace.start()
+        elif depth == 0 and not text[max(opening - 9, 0) : opening].rstrip().endswith("="):  # no initialiser
+            between, inside = text[after:opening], text[opening + 1 : brace.start()]
+            line += between.count("\n")
+            outer += [between, f"{{{len(bodies)}", "\n" * inside.count("\n"), "}"]
+            bodies.append(Body(inside, line))
+            line, after = line + inside.count("\n"), brace.end()
+    return "".join([*outer, text[after:]]), bodies
 
 
 def number(text: str) -> int | float:
@@ -111,13 +144,12 @@ class Reader:
             words += [f".{part}" for part in word[1:].split(".")] if word[0] == "." else [word]
         return words
 
-    def block(self) -> list[Token]:
-        """The tokens of a `{...}`, without the outer braces."""
+    def body(self) -> int:
+        """The number of a body in `outlined` text."""
         self.expect("{")
-        start, depth = self.at, 1
-        while depth:
-            depth += {"{": 1, "}": -1}.get(self.next(), 0)
-        return self.tokens[start : self.at - 1]
+        found = int(self.next())
+        self.expect("}")
+        return found
 
 
 def declared(words: list[str], data: bytes = b"") -> Variable:
@@ -149,7 +181,8 @@ class ModuleText:
         self.kernels: dict[str, Function] = {}
         self.variables: dict[str, Variable] = {}
         self.files: dict[int, str] = {}
-        reader = Reader(list(tokens(text)))
+        outer, self.bodies = outlined(without_comments(text))
+        reader = Reader(list(tokens(outer)))
         while reader.more:
             self._statement(reader)
 
@@ -160,7 +193,7 @@ class ModuleText:
                 self.files[int(match[1])] = match[2]
         elif word == ".section":
             reader.until("{")
-            reader.block()
+            reader.body()
         else:
             words = reader.until(";", "=", "(", "{")
             if ".entry" in words or ".func" in words:
@@ -190,7 +223,7 @@ class ModuleText:
             sizes = re.findall(r"\d+", " ".join(directives).split(".maxntid")[1].split(".")[0])
             function.max_threads = int(np.prod([int(n) for n in sizes]))
         if reader.peek() == "{":
-            function.body = reader.block()
+            function.body = self.bodies[reader.body()]
         else:
             reader.expect(";")
         table = self.kernels if entry else self.functions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dlcore.errors import KernelError
-from dlcore.sim.ptx_parse import Function, ModuleText, Reader, Token, declared, number
+from dlcore.sim.ptx_parse import Body, Function, ModuleText, Reader, Token, declared, number
 from dlcore.sim.ptx_syntax import (
     CONDITION_CODE,
     SINK,
@@ -270,12 +270,15 @@ class Builder:
         reader.until(";")
         reader.expect(";")
         function = self.module.functions.get(name)
-        if function is None or not function.body:
+        if function is None or function.body is None:
             self._emit(f"call.{name}", (), guard, negated, line)
         elif name in self.calls:
             raise KernelError(f"PTX line {line}: {name} calls itself, which is not supported")
         else:
-            self._expand(function, [*results, *arguments], guard, negated, line)
+            end = Label(f"end of {name}")
+            if guard:
+                self._emit("bra", (end,), guard, not negated, line)
+            self._expand(function, function.body, [*results, *arguments], end)
 
     def _arguments(self, reader: Reader) -> list[Operand]:
         if not reader.accept("("):
@@ -284,28 +287,24 @@ class Builder:
         reader.accept(",")
         return found
 
-    def _expand(
-        self, function: Function, actual: list[Operand], guard: Register | None, negated: bool, line: int
-    ) -> None:
-        outer, end = self.scope, self.end
-        self.end = Label(f"end of {function.name}")
-        if guard:
-            self._emit("bra", (self.end,), guard, not negated, line)
-        self.scope = Scope()
+    def _expand(self, function: Function, body: Body, actual: list[Operand], end: Label) -> None:
+        """The function's instructions; its parameters and results are the caller's variables."""
+        outer = self.scope, self.end
+        self.scope, self.end = Scope(), end
         for formal, symbol in zip([*function.results, *function.formals], actual, strict=True):
             if not isinstance(symbol, Symbol):
-                raise KernelError(f"PTX line {line}: argument {formal.name} of {function.name} is no variable")
+                raise KernelError(f"argument {formal.name} of {function.name} is no variable")
             self.scope.symbols[formal.name] = symbol
         self.calls.append(function.name)
-        self._body(function.body)
+        self._body(body.tokens())
         self.calls.pop()
-        self.end.target = len(self.program.code)
-        self.scope, self.end = outer, end
+        end.target = len(self.program.code)
+        self.scope, self.end = outer
 
 
 def build(module: ModuleText, name: str) -> Program:
     """The program of the kernel `name` (KernelError if the module has none, or its text is not understood)."""
     kernel = module.kernels.get(name)
-    if kernel is None:
+    if kernel is None or kernel.body is None:
         raise KernelError(f"no kernel {name!r} in this PTX; it has {', '.join(sorted(module.kernels))}")
-    return Builder(module, kernel).build(kernel.body)
+    return Builder(module, kernel).build(kernel.body.tokens())
