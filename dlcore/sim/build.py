@@ -1,11 +1,13 @@
 """Builds the emulator and kernel files for it with g++, once each, into the folder `DLCORE_CACHE_DIR/simt`.
 
 `libdlsimt.so` is the runtime, `libcuda_sim.so` the fake driver; each kernel file becomes one `.so` per mode.
-A product's name holds a hash of all that goes into it; it appears by a rename, so that two processes may build at once.
+A product's name holds a hash of all that goes into it; it appears by a rename, and a process that needs it waits for
+the one that builds it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -71,9 +74,11 @@ def driver() -> Path:
         KernelError: the emulator does not compile.
     """
     folder = _folder()
+    folder.mkdir(parents=True, exist_ok=True)
     library = folder / "libcuda_sim.so"
-    if not library.exists():
-        _build_runtime(folder)
+    with _missing(library) as scratch:
+        if scratch:
+            _build_runtime(folder, scratch)
     return library
 
 
@@ -92,12 +97,12 @@ def kernel(source: Path, mode: str = "fast", defines: Iterable[str] = ()) -> Pat
     runtime = driver().parent
     flags = [*KERNEL, *MODE[mode], *_native(), *(f"-D{define}" for define in defines), *_includes(source)]
     image = runtime / f"{source.stem}-{mode}-{_hash(_inputs(source), flags)}.so"
-    if not image.exists():
-        with _temporary(runtime) as folder:
-            assembly = Path(folder, "kernel.s")
+    with _missing(image) as folder:
+        if folder:
+            assembly = folder / "kernel.s"
             _compile([*flags, "-S", "-x", "c++", str(source), "-o", str(assembly)], source.name)
             assembly.write_text(place_shared_arrays(assembly.read_text()))
-            product = Path(folder, image.name)
+            product = folder / image.name
             link = ["-shared", str(assembly), "-o", str(product), "-Wl,-rpath,$ORIGIN", "-Wl,-z,now,-z,defs"]
             _compile([*link, f"-L{runtime}", "-l:libdlsimt.so"], source.name)
             product.replace(image)
@@ -112,9 +117,8 @@ _IN_BSS = re.compile(
     r"\t\.zero\t(\d+)\n",
     re.MULTILINE,
 )
-_LABEL = re.compile(r"^([A-Za-z_][\w.$]*):$", re.MULTILINE)
-_FUNCTION_END = re.compile(r"^\t\.size\t([\w.$]+), \.-\1$", re.MULTILINE)
-_NAME = re.compile(r"[A-Za-z_][\w.$]*")
+_FUNCTION = re.compile(r"^\t\.type\t([\w.$]+), @function\n", re.MULTILINE)
+_MANGLED = re.compile(r"_Z[\w.$]+")
 REDZONE = 64  # bytes between two arrays, never touched by a correct kernel
 
 
@@ -144,27 +148,22 @@ def _tables_wanted(assembly: str) -> list[str]:
     return sorted(set(re.findall(r"\bsimt_shared_of_(\w+)", assembly)))
 
 
-def _functions(assembly: str) -> Iterator[tuple[str, str]]:
-    """Name and instructions of each function, in one pass over each pattern."""
-    starts = {m[1]: m.end() for m in _LABEL.finditer(assembly)}
-    for end in _FUNCTION_END.finditer(assembly):
-        if end[1] in starts:
-            yield end[1], assembly[starts[end[1]] : end.start()]
-
-
 def _arrays_used(assembly: str, arrays: set[str]) -> dict[str, list[str]]:
     """Of each function, the arrays that it or a function it calls refers to."""
-    names = {name: set(_NAME.findall(body)) for name, body in _functions(assembly)}
+    starts = list(_FUNCTION.finditer(assembly))
+    ends = [*(m.start() for m in starts[1:]), len(assembly)]
+    names = {m[1]: set(_MANGLED.findall(assembly, m.end(), end)) for m, end in zip(starts, ends, strict=True)}
+    for part in [n for n in names if n.endswith(".cold")]:  # the rarely executed part of a function
+        names[part.removesuffix(".cold")] |= names[part]
 
     def reachable(function: str) -> set[str]:
-        seen, open_ = {function}, [function]
-        while open_:
-            found = names[open_.pop()] & names.keys() - seen
-            seen |= found
-            open_ += found
+        seen, new = {function}, {function}
+        while new:
+            new = set().union(*(names[f] for f in new)) & names.keys() - seen
+            seen |= new
         return seen
 
-    return {f: sorted(arrays & set().union(*(names[g] for g in reachable(f)))) for f in names}
+    return {f: sorted(arrays & set().union(*(names[g] for g in reachable(f)))) for f in names if not f.startswith("_Z")}
 
 
 def _table(kernel: str, arrays: dict[str, int]) -> str:
@@ -228,19 +227,15 @@ def _inputs(source: Path) -> list[Path]:
     return [source, *headers, *sorted(source.parent.glob("*.cuh"))]
 
 
-def _build_runtime(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _build_runtime(folder: Path, scratch: Path) -> None:
     sources = sorted(str(path) for path in runtime_sources().glob("*.cpp"))
-    with _temporary(folder) as scratch:
-        runtime, fake = Path(scratch, "libdlsimt.so"), Path(scratch, "libcuda_sim.so")
-        own = [path for path in sources if not path.endswith("driver.cpp")]
-        _compile(
-            [*RUNTIME, *_native(), "-shared", "-Wl,-soname,libdlsimt.so", *own, "-ldl", "-o", str(runtime)], "simt"
-        )
-        link = ["-Wl,-rpath,$ORIGIN", f"-L{scratch}", "-l:libdlsimt.so", "-ldl", "-o", str(fake)]
-        _compile([*RUNTIME, *_native(), "-shared", str(runtime_sources() / "driver.cpp"), *link], "driver.cpp")
-        runtime.replace(folder / runtime.name)
-        fake.replace(folder / fake.name)
+    runtime, fake = scratch / "libdlsimt.so", scratch / "libcuda_sim.so"
+    own = [path for path in sources if not path.endswith("driver.cpp")]
+    _compile([*RUNTIME, *_native(), "-shared", "-Wl,-soname,libdlsimt.so", *own, "-ldl", "-o", str(runtime)], "simt")
+    link = ["-Wl,-rpath,$ORIGIN", f"-L{scratch}", "-l:libdlsimt.so", "-ldl", "-o", str(fake)]
+    _compile([*RUNTIME, *_native(), "-shared", str(runtime_sources() / "driver.cpp"), *link], "driver.cpp")
+    runtime.replace(folder / runtime.name)
+    fake.replace(folder / fake.name)
 
 
 def _compile(arguments: list[str], what: str) -> None:
@@ -255,8 +250,19 @@ def _first_error(output: str) -> str:
     return next((line for line in lines if "error: " in line or "undefined reference" in line), lines[0])
 
 
-def _temporary(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix=".build-", dir=folder)
+@contextmanager
+def _missing(product: Path) -> Iterator[Path | None]:
+    """A temporary folder to build `product` in, or None if it is there; a process that builds it is waited for."""
+    if product.exists():
+        yield None
+        return
+    with open(product.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if product.exists():
+            yield None
+            return
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=product.parent) as folder:
+            yield Path(folder)
 
 
 def _first_folder(*folders: Path) -> Path:

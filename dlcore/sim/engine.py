@@ -143,7 +143,8 @@ def empty(shape: int | tuple[int, ...], dtype: Any = np.float32) -> np.ndarray[A
     count = int(np.prod(shape))
     memory = np.empty(count * dtype.itemsize + 256, np.uint8)
     start = -memory.ctypes.data % 256
-    return memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+    array: np.ndarray[Any, Any] = memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+    return array
 
 
 @contextmanager
