@@ -47,7 +47,7 @@ void allocate_stacks(Fiber* const* fibers, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     fibers[i]->stack_ = reinterpret_cast<char*>(first + i * kStackBytes);
     fibers[i]->offset_ = (i * 5 % 61) * 64;
-    *reinterpret_cast<uint64_t*>(fibers[i]->stack_) = Fiber::kCanary;
+    fibers[i]->repair();
   }
 }
 

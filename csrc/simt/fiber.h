@@ -17,8 +17,9 @@ class Fiber {
   void prepare(void (*entry)());
   void switch_to(Fiber& other);
 
-  // Whether the stack was used up to its end. A fiber without a stack of its own has never overflowed.
-  bool overflowed() const { return stack_ && *reinterpret_cast<const uint64_t*>(stack_) != kCanary; }
+  // Whether the stack was used up to its end; the mark there is made anew by repair().
+  bool overflowed() const { return *reinterpret_cast<const uint64_t*>(stack_) != kCanary; }
+  void repair() { *reinterpret_cast<uint64_t*>(stack_) = kCanary; }
   // Whether the address lies less than a stack's length below the stack.
   bool is_just_below(const void* address) const {
     return reinterpret_cast<uintptr_t>(stack_) - reinterpret_cast<uintptr_t>(address) < kStackBytes;

@@ -183,6 +183,11 @@ class FaultHandlers {
   stack_t old_stack_;
 };
 
+void repair_stacks() {
+  for (auto& block : machine.blocks)
+    for (unsigned i = 0; i < block->capacity; ++i) block->threads[i].fiber.repair();
+}
+
 void locate_image(const Kernel& kernel) {
   Dl_info info;
   dladdr(reinterpret_cast<const void*>(kernel.call), &info);
@@ -227,6 +232,7 @@ bool run(const Launch& launch) {
   for (size_t first = 0; first < count && !machine.failed; first += together)
     run_blocks(launch, &numbers[first], together);
   machine.current = nullptr;
+  if (machine.failed) repair_stacks();
   if (machine.checking) count_launch_ends();
   machine.error = finish_issues();
   return machine.error.empty();

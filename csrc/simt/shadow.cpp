@@ -55,21 +55,6 @@ bool ordered_by_release(uint32_t interval, uint16_t thread, const Block& later) 
   return false;
 }
 
-// Whether `interval` is of an earlier launch, or ended before the last grid_sync.
-bool long_ago(uint32_t interval) {
-  return interval < shadow.first_interval ||
-         shadow.intervals[interval - shadow.first_interval].grid_epoch < shadow.grid_epoch;
-}
-
-// Whether what `thread` did in `interval`, at its warp's `epoch`, is ordered before what the running thread does now.
-bool ordered(uint32_t interval, uint16_t thread, uint16_t epoch, const Thread& now) {
-  const Block& block = *now.block;
-  if (interval == block.interval)
-    return thread == now.rank || (thread / kWarpSize == now.warp->rank && epoch < now.warp->epoch);
-  return long_ago(interval) || shadow.intervals[interval - shadow.first_interval].block == block.number ||
-         ordered_by_release(interval, thread, block);
-}
-
 struct Access {
   Region& region;
   uintptr_t address;  // of the cell
@@ -80,6 +65,22 @@ struct Access {
   const char* verb() const { return kind & kAtomicAccess ? "updates " : kind & kWrite ? "writes " : "reads "; }
   std::string target() const { return verb() + region.describe(address); }
 };
+
+// Whether `interval` is of an earlier launch, ended before the last grid_sync, or is of an earlier block's shared
+// memory.
+bool long_ago(const Access& now, uint32_t interval) {
+  return interval < (now.region.shared ? now.thread.block->first_interval : shadow.first_interval) ||
+         shadow.intervals[interval - shadow.first_interval].grid_epoch < shadow.grid_epoch;
+}
+
+// Whether what `thread` did in `interval`, at its warp's `epoch`, is ordered before what the running thread does now.
+bool ordered(const Access& now, uint32_t interval, uint16_t thread, uint16_t epoch) {
+  const Thread& self = now.thread;
+  if (interval == self.block->interval)
+    return thread == self.rank || (thread / kWarpSize == self.warp->rank && epoch < self.warp->epoch);
+  return long_ago(now, interval) || shadow.intervals[interval - shadow.first_interval].block == self.block->number ||
+         ordered_by_release(interval, thread, *self.block);
+}
 
 void report_race(const Access& a, const char* earlier, uint16_t thread, uint32_t interval, const void* pc) {
   bool other_block = interval != a.thread.block->interval;
@@ -95,7 +96,7 @@ void check_against_write(const Access& a, const Cell& cell) {
         Kind::async, a.pc, pc,
         a.target() + ", where the cp.async at " + place(pc) + " may still be writing: its wait has not been reached");
   else if (!(a.kind & kAtomicAccess && cell.flags & kWrittenByAtomic) &&
-           !ordered(cell.write_interval, cell.write_thread, cell.write_epoch, a.thread))
+           !ordered(a, cell.write_interval, cell.write_thread, cell.write_epoch))
     report_race(a, "wrote", cell.write_thread, cell.write_interval, pc);
 }
 
@@ -106,24 +107,25 @@ void check_initialised(const Access& a, const Cell& cell) {
     add_issue(Kind::uninitialised, a.pc, nullptr, a.target() + ", which nobody has written");
 }
 
-bool read_conflicts(const Cell& cell, const Thread& thread) {
-  if (long_ago(cell.read_interval)) return false;
+bool read_conflicts(const Cell& cell, const Access& a) {
+  const Thread& thread = a.thread;
+  if (long_ago(a, cell.read_interval)) return false;
   if (cell.flags & kReadByBlocks) return true;
   if (cell.read_interval == thread.block->interval) {
     if (cell.flags & kReadByWarps) return true;
     bool earlier_in_warp = cell.read_thread / kWarpSize == thread.warp->rank && cell.read_epoch < thread.warp->epoch;
     return (cell.flags & kReadByLanes || cell.read_thread != thread.rank) && !earlier_in_warp;
   }
-  return !ordered(cell.read_interval, cell.read_thread, cell.read_epoch, thread);
+  return !ordered(a, cell.read_interval, cell.read_thread, cell.read_epoch);
 }
 
 void note_read(Cell& cell, const Access& a) {
   const Thread& thread = a.thread;
   auto epoch = static_cast<uint16_t>(thread.warp->epoch), rank = static_cast<uint16_t>(thread.rank);
   if (cell.read_interval != thread.block->interval) {
-    bool foreign = !ordered(cell.read_interval, cell.read_thread, cell.read_epoch, thread);
+    bool foreign = !ordered(a, cell.read_interval, cell.read_thread, cell.read_epoch);
     cell.flags &= static_cast<uint8_t>(~(kReadByLanes | kReadByWarps));
-    if (long_ago(cell.read_interval)) cell.flags &= static_cast<uint8_t>(~kReadByBlocks);
+    if (long_ago(a, cell.read_interval)) cell.flags &= static_cast<uint8_t>(~kReadByBlocks);
     if (foreign) cell.flags |= kReadByBlocks;
   } else if (cell.read_thread / kWarpSize != thread.warp->rank) {
     cell.flags |= kReadByWarps;
@@ -158,7 +160,7 @@ void check_cell(Cell& cell, const Access& a) {
   check_against_write(a, cell);
   bool writes = a.kind & (kWrite | kAtomicAccess), reads = !(a.kind & kWrite);
   if (reads) check_initialised(a, cell);
-  if (writes && read_conflicts(cell, a.thread))
+  if (writes && read_conflicts(cell, a))
     report_race(a, "read", cell.read_thread, cell.read_interval, pc_of(cell.read_pc));
   if (writes) note_write(cell, a);
   else note_read(cell, a);
