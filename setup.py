@@ -4,7 +4,7 @@ Environment:
     DLCORE_BUILD=require|never  fail when there is no compiler | do not build the extension
     DLCORE_SANITIZE=LIST        build with -fsanitize=LIST ("address,undefined" or "thread"), at -O1
     DLCORE_ISAS=LIST            instruction sets to build, of avx512,avx2,baseline (default: all)
-    DLCORE_FATBIN=1             compile the CUDA kernels with nvcc into the wheel, for minutes; else NVRTC does at first use
+    DLCORE_FATBIN=1             compile the CUDA kernels with nvcc into the wheel (minutes), not where they run
 """
 
 import os

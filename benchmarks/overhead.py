@@ -1,4 +1,4 @@
-"""Costs that do not depend on the data: one eager op, import time, installed size."""
+"""Costs that do not depend on the data: one eager op, one launch of a CUDA kernel, import time, installed size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,37 @@ def eager() -> dict[str, float]:
     }
     found = harness.measure(list(functions.values()))
     return {name: 1e3 * t.median for name, t in zip(functions, found, strict=True)}
+
+
+class _DevicePointer:
+    __slots__ = ("ptr",)
+
+    def __init__(self, ptr: int) -> None:
+        self.ptr = ptr
+
+
+class _DeviceArray:
+    """What the launcher asks of a CuPy array."""
+
+    __slots__ = ("data",)
+
+    def __init__(self) -> None:
+        self.data = _DevicePointer(4096)
+
+
+def launching() -> float:
+    """Microseconds of a launch with three arrays and three ints through the C++ launcher, over a driver that does
+    nothing."""
+    from dlcore import _C
+
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder, "libstub.so")
+        source = Path(__file__).with_name("stub_driver.cpp")
+        subprocess.run(["c++", "-O2", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+        driver = _C.Driver(str(library))
+    launch, x = driver.function(driver.load(b""), "kernel").launch, _DeviceArray()
+    (found,) = harness.measure([lambda: launch((1,), (256,), 0, 0, False, None, x, x, x, 1, 2, 3)])
+    return 1e3 * found.median
 
 
 def _import_seconds(module: str) -> float:
@@ -52,8 +84,8 @@ def installed_megabytes() -> float:
 
 
 def main(argv: list[str]) -> None:
-    """Print all three."""
-    for name, microseconds in eager().items():
+    """Print all four."""
+    for name, microseconds in (eager() | {"CUDA launch, stub driver": launching()}).items():
         print(f"{name:34}{microseconds:9.2f} us")
     times = imports()
     for name, milliseconds in times.items():

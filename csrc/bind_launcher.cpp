@@ -106,9 +106,14 @@ class Arguments {
     return {low, span};
   }
 
-  static void* device_pointer(PyObject* value) {
-    const py::object pointer = py::reinterpret_borrow<py::object>(value).attr("data").attr("ptr");
-    return reinterpret_cast<void*>(pointer.cast<std::uintptr_t>());
+  static void* device_pointer(PyObject* value) {  // of a CuPy array: value.data.ptr
+    static PyObject* const kData = PyUnicode_InternFromString("data");
+    static PyObject* const kPointer = PyUnicode_InternFromString("ptr");
+    const auto data = py::reinterpret_steal<py::object>(PyObject_GetAttr(value, kData));
+    const auto pointer = py::reinterpret_steal<py::object>(data ? PyObject_GetAttr(data.ptr(), kPointer) : nullptr);
+    const std::uintptr_t address = pointer ? PyLong_AsSize_t(pointer.ptr()) : 0;
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return reinterpret_cast<void*>(address);
   }
 
   const Function& function_;
