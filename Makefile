@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 NATIVE_TESTS := tests/test_native*.py tests/test_ops.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint bench docs clean sanitize-address sanitize-thread
+.PHONY: help demo test test-full mutate lint bench docs clean sanitize-address sanitize-thread
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: $(VENV)/.test  ## formatting, lint and types only
 	@if [ -x $(BIN)/clang-format ]; then \
 	    find csrc kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null \
 	    | xargs -r $(BIN)/clang-format --dry-run --Werror; fi
+
+mutate: $(VENV)/.full  ## break every CUDA kernel in small ways; the tests must notice
+	$(BIN)/python tests/mutate.py $(ARGS)
 
 bench: $(VENV)/.full  ## time against PyTorch on this machine
 	$(BIN)/python -m benchmarks peers $(ARGS)

@@ -65,6 +65,7 @@ TABLE: dict[str, Setting] = {
     "CACHE_DIR": Setting("", lambda s: Path(s or "~/.cache/dlcore").expanduser(), "compiled kernels and data sets"),
     "DATA": Setting("", lambda s: Path(s).expanduser() if s else None, "folder where data sets are looked for first"),
     "NUM_THREADS": Setting("0", _threads, "threads of the cpu backend; 0: all cores"),
+    "KERNELS": Setting("", lambda s: Path(s).expanduser() if s else None, "folder of other CUDA kernels' sources"),
     "LIBCUDA": Setting("libcuda.so.1", str, "the CUDA driver library of the cuda backend"),
     "SIM": Setting("fast", _choice("fast", "checked"), "kernels of the sim backend: fast, or checked at every access"),
     "ISA": Setting("", _choice("", "avx512", "avx2", "baseline"), "instruction set of the cpu backend; empty: best"),

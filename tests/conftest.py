@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-kernel", action="store_true", help="fail if a kernel of kernels/*.cu was never launched")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error) -> None:
     _launched.update(getattr(node, "workeroutput", {}).get("launched", ()))
 

@@ -219,12 +219,15 @@ def _folder() -> Path:
 
 
 def _includes(source: Path) -> list[str]:
-    return [f"-I{folder}" for folder in (source.parent, kernel_sources() / "include", runtime_sources())]
+    return [f"-I{folder}" for folder in (*_header_folders(source), runtime_sources())]
+
+
+def _header_folders(source: Path) -> list[Path]:
+    return [source.parent, source.parent / "include", kernel_sources() / "include"]
 
 
 def _inputs(source: Path) -> list[Path]:
-    headers = sorted((kernel_sources() / "include").glob("*.cuh"))
-    return [source, *headers, *sorted(source.parent.glob("*.cuh"))]
+    return [source, *(header for folder in _header_folders(source) for header in sorted(folder.glob("*.cuh")))]
 
 
 def _build_runtime(folder: Path, scratch: Path) -> None:

@@ -19,7 +19,9 @@ _INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"\s*$', re.MULTILINE)
 
 
 def folder() -> Path:
-    """Where the kernels' sources are: `dlcore/kernels` of a wheel, `kernels` of a checkout."""
+    """Where the kernels' sources are: `DLCORE_KERNELS`, else `dlcore/kernels` of a wheel or `kernels` of a checkout."""
+    if settings.get("KERNELS"):
+        return Path(settings.get("KERNELS"))
     package = Path(__file__).resolve().parents[2]
     inside = package / "kernels"
     return inside if inside.is_dir() else package.parent / "kernels"
@@ -52,7 +54,7 @@ def _with_headers(text: str, seen: set[str]) -> str:
 def image(module: str, architecture: int) -> bytes:
     """What the driver loads for a device of compute capability `architecture` (80 for 8.0)."""
     fatbin = Path(__file__).resolve().parents[2] / "fatbin" / f"{module}.fatbin"
-    if fatbin.is_file():
+    if fatbin.is_file() and not settings.get("KERNELS"):
         return fatbin.read_bytes()
     text = source(module)
     key = hashlib.sha256("\0".join([text, *OPTIONS, str(architecture), str(_nvrtc_version())]).encode()).hexdigest()
