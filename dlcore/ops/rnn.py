@@ -130,7 +130,7 @@ def cases() -> Iterable[tuple[tuple[int, int, int, int], Any, dict[str, Any]]]:
     return [
         ((3, 2, 4, 3), None, {}),
         ((3, 3, 2, 2), np.asarray([1, 3, 0]), {"reverse": True}),
-        ((2, 2, 1, 3), np.asarray([2, 1]), {}),
+        ((2, 2, 3, 3), np.asarray([2, 1]), {}),
         ((1, 1, 1, 1), None, {"reverse": True}),
         ((2, 0, 3, 2), None, {}),
     ]
