@@ -9,7 +9,7 @@
 
 namespace simt {
 
-constexpr size_t kStackBytes = 32 * 1024;
+constexpr size_t kStackBytes = 64 * 1024;
 
 class Fiber {
  public:

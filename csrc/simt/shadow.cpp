@@ -150,13 +150,7 @@ void note_write(Cell& cell, const Access& a) {
   cell.read_interval = 0;
 }
 
-// Blocks run one after another in the same shared arrays, and know nothing of each other.
-void forget_other_blocks(Cell& cell, const Block& block) {
-  if (cell.write_interval < block.first_interval && cell.read_interval < block.first_interval) cell = {};
-}
-
 void check_cell(Cell& cell, const Access& a) {
-  if (a.region.shared) forget_other_blocks(cell, *a.thread.block);
   check_against_write(a, cell);
   bool writes = a.kind & (kWrite | kAtomicAccess), reads = !(a.kind & kWrite);
   if (reads) check_initialised(a, cell);

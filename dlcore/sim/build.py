@@ -24,7 +24,7 @@ from dlcore.errors import BackendError, KernelError
 
 _PACKAGE = Path(__file__).parents[1]
 MODES = ("fast", "checked")
-STACK_BYTES = 32 * 1024  # csrc/simt/fiber.h; a kernel's own variables may take half of it
+STACK_BYTES = 64 * 1024  # csrc/simt/fiber.h; a kernel's own variables may take half of it
 
 COMMON = ["-std=c++17", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math"]
 RUNTIME = [*COMMON, "-O2", "-pthread", "-fno-semantic-interposition", "-fno-plt", "-Wl,-Bsymbolic"]

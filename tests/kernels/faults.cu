@@ -323,3 +323,15 @@ FAULTY(constants_and_locals) {
   x[threadIdx.x] = b.values[threadIdx.x % 8];
 }
 DL_EXPORT(constants_and_locals)
+
+// Structs of 32 bytes in shared and global memory.
+FAULTY(wide_structs) {
+  __shared__ Wide s[33];
+  Wide* out = reinterpret_cast<Wide*>(x);
+  Wide own;
+  fill(&own, threadIdx.x);
+  if (threadIdx.x < 32) s[threadIdx.x + n] = own;
+  __syncthreads();
+  if (threadIdx.x < 32) out[threadIdx.x] = s[31 - threadIdx.x];
+}
+DL_EXPORT(wide_structs)
