@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -115,17 +115,26 @@ def _run_tiled(
     count, vector = walk.outer * walk.inner, 16 // c.itemsize
     work, (kernel, tiles) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
     choice = cost.choose(work, tiles, driver_of(c).multiprocessors)
-    layout = struct.pack(
-        "<6i3I3i6qd", m, n, k, choice.slice, choice.splits, walk.inner, a.line, b.line, n,
-        ACTIVATIONS.index(activation), n % vector == 0 and driver_of(c).address(c) % 16 == 0, count,
-        *walk.a, *walk.b, walk.inner * m * n, m * n, 1.0,
-    )  # fmt: skip
+    vectors = n % vector == 0 and driver_of(c).address(c) % 16 == 0
+    steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
+    layout = pack_product(work, choice, (a.line, b.line, n), walk.inner, activation, vectors, steps)
     partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
     tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
     launch(f"{kernel}_{tile.name}", (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared)
     if partial is not None:
         grid = grid_of(-(-c.size // vector), c)
         launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
+
+
+def pack_product(
+    work: cost.Work, choice: cost.Choice, lines: tuple[int, int, int], inner: int, activation: str, vectors: bool,
+    steps: Sequence[tuple[int, int]],
+) -> bytes:  # fmt: skip
+    """`Product` of gemm.cuh. lines, steps: elements between lines, and between batches, of A, B and C."""
+    return struct.pack(
+        "<6i3I3i6qd", work.m, work.n, work.k, choice.slice, choice.splits, inner, *lines,
+        ACTIVATIONS.index(activation), vectors, work.batches, *(n for step in steps for n in step), 1.0,
+    )  # fmt: skip
 
 
 def _kernels(a: Operand, b: Operand, tf32: bool) -> tuple[str, tuple[cost.Tile, ...]]:
