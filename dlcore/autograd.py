@@ -45,6 +45,7 @@ class Saves(NamedTuple):
     rules: list[GradientRule]
     inputs: list[int]
     outputs: list[int]
+    flows: bool  # whether the first output requires a gradient
 
 
 class Node:
@@ -143,19 +144,6 @@ def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], resu
     saves = plan.saves.get(wanted)
     if saves is None:
         saves = plan.saves[wanted] = _what_to_save(plan, wanted)
-    several = type(result) is tuple
-    arrays = result if several else (result,)
-    node = _node(plan, operands, attrs, arrays, saves) if saves.rules else None
-    if several:
-        pairs = enumerate(zip(arrays, plan.flows, strict=True))
-        return tuple([Tensor._wrap(a, plan.backend, node if flows else None, i) for i, (a, flows) in pairs])
-    out = Tensor._wrap(result, plan.backend, node if plan.flows[0] else None, 0, plan.outputs[0])
-    if plan.view:
-        out._share_version(operands[0])
-    return out
-
-
-def _node(plan: Plan, operands: Any, attrs: Mapping[str, Any], arrays: Any, saves: Saves) -> Node:
     node: Node = _new(Node)  # without __init__, and with few calls: this is in the path of every eager op
     node.plan = plan
     node.attrs = attrs
@@ -166,9 +154,25 @@ def _node(plan: Plan, operands: Any, attrs: Mapping[str, Any], arrays: Any, save
         edges[i] = x if x._node is None else (x._node, x._index)
     node.edges = edges
     node.inputs = _picked(operands, saves.inputs) if saves.inputs else _NOTHING
-    node.outputs = _picked(arrays, saves.outputs) if saves.outputs else _NOTHING
+    several = type(result) is tuple
+    if saves.outputs:
+        node.outputs = _picked(result if several else (result,), saves.outputs)
+    else:
+        node.outputs = _NOTHING
     node.sequence = next(clock)
-    return node
+    if several:
+        pairs = enumerate(zip(result, plan.flows, strict=True))
+        return tuple([Tensor._wrap(a, plan.backend, node if saves.rules and f else None, i) for i, (a, f) in pairs])
+    out: Tensor = _new(Tensor)  # as Tensor._wrap, without a call
+    out._array = result
+    out._backend = plan.backend
+    out._meta = plan.outputs[0]
+    if saves.flows:
+        out._node = node
+        out.requires_grad = True
+    if plan.view:
+        out._share_version(operands[0])
+    return out
 
 
 def _picked(values: tuple[Any, ...], wanted: Sequence[int]) -> Any:
@@ -184,7 +188,8 @@ def _what_to_save(plan: Plan, wanted: int) -> Saves:
     edges = [i for i, ok in enumerate(plan.differentiable) if ok and wanted >> i & 1]
     rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
-    return Saves(edges, rules, sorted(inputs), sorted({i for r in rules for i in r.outputs}))
+    outputs = sorted({i for r in rules for i in r.outputs})
+    return Saves(edges, rules, sorted(inputs), outputs, bool(rules) and plan.flows[0])
 
 
 def _positions(op: Op, index: int, count: int) -> Sequence[int]:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import autograd, dtypes, settings
+from dlcore import tensor as tensor_module
+from dlcore.autograd import mode, record
 from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, ShapeError
 from dlcore.op import Op
 from dlcore.signature import Dims, Shape
@@ -24,6 +26,7 @@ from dlcore.tensor import Meta, Tensor
 
 Array = Any
 MAX_PLANS = 20_000
+_new = object.__new__
 
 
 class Backend:
@@ -94,6 +97,8 @@ class Plan(NamedTuple):
     operands: tuple[Meta | None, ...]
     outputs: tuple[Meta, ...]
     flows: tuple[bool, ...]  # per output: whether it can carry a gradient
+    absent: tuple[None, ...]  # optional operands that were left out
+    defaults: Mapping[str, Any]  # the op's attributes
     view: bool  # the output may share the memory of the first operand, a tensor
     dims: Dims
     saves: dict[int, autograd.Saves]  # what the tape keeps, by which operands want a gradient
@@ -218,10 +223,6 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
 
     Returns a Tensor, or a tuple of them for an op with several outputs.
     """
-    if len(attrs) != len(op.attrs):
-        attrs = {**op.attrs, **attrs}
-    if len(operands) < op.arity:
-        operands += (None,) * (op.arity - len(operands))
     backend: Backend | None = None
     arrays: list[Any] = []
     key: list[Any] = [op]
@@ -254,6 +255,11 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
         return apply(op, *operands, **{name: _frozen(op, value) for name, value in attrs.items()})
     if plan is None:
         plan = backend.plans[kind] = _make_plan(op, backend, arrays, attrs)
+    if plan.absent:
+        operands += plan.absent
+        arrays += plan.absent
+    if len(attrs) != len(plan.defaults):
+        attrs = {**plan.defaults, **attrs}
     for i, dtype in plan.casts:
         try:
             arrays[i] = backend.cast(arrays[i], dtype)
@@ -266,11 +272,14 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
         if attrs
         else plan.run(*arrays)
     )
-    if wanted and autograd.mode.enabled:
-        return autograd.record(plan, operands, attrs, result, wanted)
+    if wanted and mode.enabled:
+        return record(plan, operands, attrs, result, wanted)
     if type(result) is tuple:
         return tuple(Tensor._wrap(array, backend) for array in result)
-    out = Tensor._wrap(result, backend, None, 0, plan.outputs[0])
+    out: Tensor = _new(Tensor)  # as Tensor._wrap, without a call
+    out._array = result
+    out._backend = backend
+    out._meta = plan.outputs[0]
     if plan.view:
         out._share_version(operands[0])
     return out
@@ -292,6 +301,9 @@ def _observed(op: Op, backend: Backend, plan: Plan, arrays: list[Any], attrs: Ma
 def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, Any]) -> Plan:
     if len(backend.plans) >= MAX_PLANS:
         backend.plans.clear()
+    attrs = {**op.attrs, **attrs}
+    absent = (None,) * (op.arity - len(arrays))
+    arrays = [*arrays, *absent]
     if len(arrays) > op.arity and not op.signature.variadic:
         raise ShapeError(f"{op.name}: expected {op.signature.expected()}; got {len(arrays)} operands")
     shapes: list[Shape | None] = [None if a is None else getattr(a, "shape", ()) for a in arrays]
@@ -307,7 +319,22 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     metas = [None if a is None else Meta(getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
     view = op.view and hasattr(arrays[0], "dtype")
     flows = tuple(dtypes.kind(meta.dtype) == "float" for meta in outputs)
-    return Plan(op, backend, run, variant, casts, differentiable[:count], tuple(metas), outputs, flows, view, dims, {})
+    return Plan(
+        op,
+        backend,
+        run,
+        variant,
+        casts,
+        differentiable[:count],
+        tuple(metas),
+        outputs,
+        flows,
+        absent,
+        op.attrs,
+        view,
+        dims,
+        {},
+    )
 
 
 def choose(call: Call, backend: Backend) -> tuple[str, Callable[..., Any]]:
@@ -419,3 +446,4 @@ def _frozen(op: Op, value: Any) -> Any:
 
 
 Op.__call__ = apply  # type: ignore[method-assign, assignment]
+tensor_module.run = apply  # type: ignore[assignment]

@@ -11,7 +11,7 @@ import numpy as np
 
 from dlcore import dtypes, indexing
 from dlcore.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from dlcore.op import OPS
+from dlcore.op import OPS, Op
 from dlcore.signature import broadcast_shapes
 
 if TYPE_CHECKING:
@@ -22,12 +22,20 @@ if TYPE_CHECKING:
     Operand: TypeAlias = "Tensor | float | np.ndarray[Any, Any]"
 
 
+def _call(op: Op, *operands: Any) -> Any:
+    return op(*operands)
+
+
+run = _call
+"""`dispatch.apply`, once it is there: operators call it without the detour through `Op.__call__`."""
+
+
 def _operator(op: str) -> Callable[[Tensor, Operand], Tensor]:
-    return lambda self, other: OPS[op](self, other)
+    return lambda self, other: run(OPS[op], self, other)
 
 
 def _reflected(op: str) -> Callable[[Tensor, Operand], Tensor]:
-    return lambda self, other: OPS[op](other, self)
+    return lambda self, other: run(OPS[op], other, self)
 
 
 class Meta:
