@@ -2,12 +2,15 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlcore.errors import KernelError
-from dlcore.sim import build, engine
+from dlcore.sim import __main__, build, engine, report
 
 KERNELS = Path(__file__).parent / "kernels"
 FAULTS = KERNELS / "faults.cu"
@@ -107,3 +110,134 @@ def test_a_correct_kernel_is_not_reported(faults, kernel, order):
         x = launch(faults, kernel, blocks=1 if kernel in ALONE else 3)
     assert engine.issues() == []
     assert kernel != "fence" or x[200] == 3
+
+
+# ---- schedules
+
+
+@pytest.mark.parametrize("mode", build.MODES)
+def test_correct_kernels_give_the_same_bits_in_every_order(mode):
+    image = engine.Image(build.kernel(FAULTS, mode))
+    for kernel in ("syncwarp", "right_pipeline", "wide_structs"):
+        engine.same_bits(lambda kernel=kernel: [launch(image, kernel)])
+
+
+@pytest.mark.parametrize("kernel", ["no_barrier_before_read", "no_barrier_before_reuse", "waits_too_little"])
+def test_without_any_check_the_schedule_betrays_a_race(kernel):
+    image = engine.Image(build.kernel(FAULTS))
+
+    def run():
+        x = engine.empty(256)
+        x[:] = np.arange(256)
+        image.launch(kernel, 1, 64, x, 0, shared=512)
+        return [x]
+
+    with pytest.raises(KernelError, match="result 0 depends on the schedule"):
+        engine.same_bits(run)
+
+
+# ---- counters
+
+
+@pytest.fixture(scope="module")
+def traffic():
+    image = engine.Image(build.kernel(KERNELS / "traffic.cu", "checked"))
+    yield image
+    image.close()
+
+
+def count(image, kernel):
+    """`{operation: (bytes, requests, lanes, units, ideal)}` of a launch of one warp, and the bytes read and written."""
+    engine.take_counters(), engine.take_traffic()
+    x, y = engine.empty(2048), engine.empty(2048)
+    x[:] = y[:] = 0
+    image.launch(kernel, 1, 32, x, y)
+    (total,) = engine.take_traffic()
+    return {c.operation: c[3:] for c in engine.take_counters()}, (total.read, total.written)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "operation", "expected"),
+    [
+        ("contiguous", "ld.global", (4, 1, 32, 4, 4)),
+        ("strided", "ld.global", (4, 1, 32, 8, 4)),
+        ("strided", "st.global", (4, 1, 32, 32, 4)),
+        ("broadcast", "ld.global", (4, 1, 32, 1, 1)),
+        ("by_four", "ld.global", (16, 1, 32, 16, 16)),
+        ("by_four", "st.global", (16, 1, 32, 16, 16)),
+        ("off_by_one", "ld.global", (4, 1, 32, 5, 4)),
+        ("half_of_the_warp", "ld.global", (4, 1, 16, 4, 2)),
+        ("twice", "ld.global", (4, 2, 64, 8, 8)),
+        ("ragged_loop", "st.global", (4, 4, 80, 10, 10)),
+        ("transpose_32", "ld.shared", (4, 32, 1024, 1024, 32)),
+        ("transpose_32", "st.shared", (4, 32, 1024, 32, 32)),
+        ("transpose_33", "ld.shared", (4, 32, 1024, 32, 32)),
+        ("vectors", "ld.shared", (16, 1, 32, 4, 4)),
+        ("vectors_apart", "ld.shared", (16, 1, 32, 8, 4)),
+        ("vectors_in_pairs", "ld.shared", (16, 1, 32, 2, 2)),
+        ("matrices", "ldmatrix.shared", (16, 1, 32, 32, 4)),
+        ("matrices_padded", "ldmatrix.shared", (16, 1, 32, 4, 4)),
+        ("async", "cp.async.global", (16, 1, 32, 16, 16)),
+        ("async", "cp.async.shared", (16, 1, 32, 4, 4)),
+        ("counts", "atom.global", (4, 1, 32, 1, 1)),
+    ],
+)
+def test_sectors_and_wavefronts(traffic, kernel, operation, expected):
+    counters, _ = count(traffic, kernel)
+    assert counters[operation] == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        ("contiguous", (128, 128)),
+        ("twice", (128, 128)),
+        ("strided", (256, 1024)),
+        ("by_four", (512, 512)),
+        ("counts", (32, 32)),
+    ],
+)
+def test_compulsory_traffic_counts_each_sector_once(traffic, kernel, expected):
+    assert count(traffic, kernel)[1] == expected
+
+
+def test_counters_add_up_over_blocks_and_launches_by_source_line(traffic):
+    engine.take_counters(), engine.take_traffic()
+    x, y = engine.empty(2048), engine.empty(2048)
+    x[:] = 0
+    for _ in range(3):
+        traffic.launch("broadcast", 1, 64, x, y)
+    line = next(i for i, text in enumerate((KERNELS / "traffic.cu").read_text().splitlines(), 1) if "x[7]" in text)
+    where = f"traffic.cu:{line}"
+    assert engine.take_counters() == [
+        engine.Counter("broadcast", where, "ld.global", 4, 6, 192, 6, 6),
+        engine.Counter("broadcast", where, "st.global", 4, 6, 192, 24, 24),
+    ]
+    assert engine.take_traffic() == [engine.Traffic("broadcast", 3, 96, 768)]
+    assert engine.take_counters() == []
+
+
+def test_the_report_marks_what_takes_more_than_it_needs():
+    rows = [
+        engine.Counter("k", "k.cu:7", "ld.global", 4, 10, 320, 50, 40),
+        engine.Counter("k", "k.cu:8", "st.shared", 16, 10, 320, 40, 40),
+    ]
+    head, _, first, second = report.table(rows, [engine.Traffic("k", 2, 1280, 0)])
+    assert head == "k: 2 launches; L2 1.6 kB read, 0.0 kB written; DRAM at least 1.3 kB read, 0.0 kB written"
+    assert first.split() == ["k.cu:7", "ld.global", "4", "10", "32.0", "5.00", "4.00", "<-", "1.25", "x"]
+    assert second.split() == ["k.cu:8", "st.shared", "16", "10", "32.0", "4.00", "4.00"]
+
+
+def test_the_command_line_refuses_in_one_line(capsys, monkeypatch):
+    monkeypatch.setenv("DLCORE_SIM", "checked")
+    assert __main__.main(["report", "nonsense", "--shape", "3"]) == 1
+    assert capsys.readouterr().err == "dlcore.sim: no op 'nonsense'; `python -m dlcore ops` lists them\n"
+
+
+@pytest.mark.slow
+@pytest.mark.sim
+def test_the_command_line_reports_an_op():
+    command = [sys.executable, "-m", "dlcore.sim", "report", "softmax", "--shape", "4x40", "--attr", "axis=1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "ld.global" in done.stdout

@@ -20,7 +20,7 @@ def load() -> Any:
     from dlcore.backends.cuda import compiler
     from dlcore.backends.cuda.backend import CudaBackend
     from dlcore.backends.cuda.driver import Driver
-    from dlcore.sim import build
+    from dlcore.sim import build, engine
 
     class SimDriver(Driver):
         """NumPy arrays as device memory; kernels compiled by g++ against the emulator."""
@@ -34,7 +34,7 @@ def load() -> Any:
             return f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu', settings.get('SIM'))}".encode()
 
         def empty(self, shape: Shape, dtype: Any) -> Any:
-            array = np.empty(shape, dtype)
+            array = engine.empty(shape, dtype)
             if settings.get("SIM") == "checked" and array.size:  # NaN: what reads it shows
                 array.reshape(-1).view(np.uint8)[...] = 255
             return array

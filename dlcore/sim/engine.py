@@ -8,7 +8,7 @@ Example:
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -69,6 +69,28 @@ def schedule(order: str, seed: int = 0) -> Iterator[None]:
         yield
     finally:
         library().dlsim_schedule(0, 0)
+
+
+SCHEDULES = (("forward", 0), ("reverse", 0), ("random", 1), ("random", 2))
+
+
+def same_bits(run: Callable[[], Sequence[np.ndarray[Any, Any]]]) -> Sequence[np.ndarray[Any, Any]]:
+    """What `run` returns, if it is the same in every order of threads and blocks.
+
+    Raises:
+        KernelError: the bits differ: there is a race, or a sum whose order depends on the schedule.
+    """
+    results = []
+    for order, seed in SCHEDULES:
+        with schedule(order, seed):
+            results.append([np.array(array) for array in run()])
+    for (order, seed), result in zip(SCHEDULES[1:], results[1:], strict=True):
+        for i, (first, other) in enumerate(zip(results[0], result, strict=True)):
+            if first.tobytes() != other.tobytes():
+                raise KernelError(
+                    f"result {i} depends on the schedule: it differs between forward and {order} ({seed})"
+                )
+    return results[0]
 
 
 def launches() -> int:
