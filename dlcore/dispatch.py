@@ -446,4 +446,4 @@ def _frozen(op: Op, value: Any) -> Any:
 
 
 Op.__call__ = apply  # type: ignore[method-assign, assignment]
-tensor_module.run = apply  # type: ignore[assignment]
+tensor_module.run = apply

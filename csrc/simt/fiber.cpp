@@ -38,9 +38,10 @@ void allocate_stacks(Fiber* const* fibers, size_t count) {
   constexpr size_t kHugePage = 2 * 1024 * 1024;
   size_t bytes = count * kStackBytes;
   void* memory =
-      mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      mmap(nullptr, bytes + 2 * kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  auto first = (reinterpret_cast<uintptr_t>(memory) + kHugePage - 1) & ~(kHugePage - 1);
+  auto first = (reinterpret_cast<uintptr_t>(memory) + 2 * kHugePage - 1) & ~(kHugePage - 1);
+  mprotect(memory, first - reinterpret_cast<uintptr_t>(memory), PROT_NONE);  // below the first stack
 #ifdef MADV_HUGEPAGE
   madvise(reinterpret_cast<void*>(first), bytes, MADV_HUGEPAGE);
 #endif
