@@ -57,6 +57,23 @@ def copy(kernel: str, x: Array, dtype: Any) -> Array:
     return y
 
 
+def wide_copy(x: Array) -> Array:
+    """A copy in the type that arithmetic on its elements is done in."""
+    if dtypes.is_half(x.dtype):
+        return copy(f"copy_cast_{SUFFIXES[x.dtype]}_f32", x, dtypes.float32)
+    return copy(f"copy_strided_b{x.itemsize}", x, x.dtype)
+
+
+def rounded(x: Array, dtype: Any) -> Array:
+    """An array of the wide type in the dtype of an op."""
+    return x if x.dtype == dtype else copy(f"copy_cast_f32_{SUFFIXES[dtype]}", x, dtype)
+
+
+def positions(indices: Array) -> Array:
+    """Indices as contiguous int64; None stays None."""
+    return None if indices is None else contiguous(indices.astype(np.int64, copy=False))
+
+
 def _refuse_cast(call: Call) -> str | None:
     source, target, shape = call.dtype, call.attrs["dtype"], call.shapes[0] or ()
     if source not in CASTS or target not in CASTS or source == target:

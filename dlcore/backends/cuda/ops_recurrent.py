@@ -6,11 +6,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dlcore import dtypes
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous, copy
+from dlcore.backends.cuda.ops_copy import contiguous, positions, rounded, wide_copy
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.backends.cuda.ops_matmul import product
 from dlcore.backends.cuda.ops_reduce import reduce
@@ -83,27 +81,10 @@ def projected(x: Array, w: Array, b: Array | None) -> Array:
     return y.reshape(*x.shape[:2], w.shape[0])
 
 
-def running(x: Array) -> Array:
-    """A copy of a state in the type of arithmetic, to be changed in place."""
-    if dtypes.is_half(x.dtype):
-        return copy(f"copy_cast_{SUFFIXES[x.dtype]}_f32", x, dtypes.float32)
-    return copy(f"copy_strided_b{x.itemsize}", x, x.dtype)
-
-
 def zero_state(x: Array) -> Array:
     """Zeros of the shape of a state in the type of arithmetic."""
     dtype = dtypes.float32 if dtypes.is_half(x.dtype) else x.dtype
     return driver_of(x).xp.zeros(x.shape, dtype)
-
-
-def rounded(x: Array, dtype: Any) -> Array:
-    """A running state in the dtype of the op."""
-    return x if x.dtype == dtype else copy(f"copy_cast_f32_{SUFFIXES[dtype]}", x, dtype)
-
-
-def positions(lengths: Array | None) -> Array | None:
-    """`lengths` as contiguous int64."""
-    return None if lengths is None else contiguous(lengths.astype(np.int64, copy=False))
 
 
 def previous(states: Array, first: Array, reverse: bool) -> Array:
@@ -124,7 +105,7 @@ def lstm(
     """`-> h[T,N,H] c[T,N,H] gates[T,N,4*H]`; the gates replace the product in place."""
     gates, lengths = projected(x, w_ih, b), positions(lengths)
     h, c = (empty((*x.shape[:2], h0.shape[1]), x.dtype, x) for _ in range(2))
-    w, h0, cell = contiguous(w_hh), contiguous(h0), running(c0)
+    w, h0, cell = contiguous(w_hh), contiguous(h0), wide_copy(c0)
     plan = walk("lstm.lstm_step", h, (w, h0, h))
     for step in times(x.shape[0], reverse):
         plan.run(*step, w, h0, lengths, h, c, gates, cell)
@@ -157,7 +138,7 @@ def gru(
     """`-> h[T,N,H] gates[T,N,4*H]`."""
     h, gates = (empty((*x.shape[:2], size * h0.shape[1]), x.dtype, x) for size in (1, 4))
     w, first, bias = contiguous(w_hh), contiguous(h0), None if b_hh is None else contiguous(b_hh)
-    inputs, lengths, state = projected(x, w_ih, b_ih), positions(lengths), running(h0)
+    inputs, lengths, state = projected(x, w_ih, b_ih), positions(lengths), wide_copy(h0)
     plan = walk("gru.gru_step", h, (w, first, h))
     for step in times(x.shape[0], reverse):
         plan.run(*step, w, first, bias, lengths, inputs, h, gates, state)

@@ -1,0 +1,156 @@
+// Slices and elements at positions of an axis, and their adjoint, updates added up at positions. Arrays are [outer, n,
+// inner] before and [outer, count, inner] after; negative positions count from the end.
+//
+// gather_rows_b<bytes>(x, index, y, place): y[o][j][i] = x[o][index[j]][i]; elements of 1, 2, 4, 8 or 16 bytes.
+// gather_elements_b<bytes>(x, index, y, place): y[o][j][i] = x[o][index[o][j][i]][i].
+//   Grid: any, threads stride over y; block: 256; no shared memory.
+// gather_add_rows_<dtype>(x, index, updates, y, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i] over all
+// j
+//   with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
+//   Grid: outer x row tiles x column tiles; block: 128; shared: sums of the tile in the wide type, and a list.
+//   Every block reads all positions and lists those in its tile; a thread owns columns, and rows in turn if the tile
+//   has fewer columns than there are threads.
+// gather_add_elements_<dtype>(index, updates, y, place): the same into y (wide type) with index[o][j][i].
+//   Grid: any, a thread goes down a column; block: 256; no shared memory.
+// No position is checked: the host has done so. All sizes below 2^31.
+#include "warp.cuh"
+
+struct Place {
+  unsigned outer, n, count, inner;
+  unsigned index_stride;  // from the positions of one o to those of the next
+  int columns;            // of a tile of gather_add_rows: a power of two up to 128
+  int skip;               // row that receives nothing, or -1
+};
+
+DL_DEVICE unsigned wrapped(long long position, unsigned n) { return unsigned(position < 0 ? position + n : position); }
+
+template <class T, class Position>
+DL_DEVICE void gather(const T* x, T* y, const Place& p, const Position& position) {
+  const unsigned size = p.outer * p.count * p.inner;
+  DL_TWICE
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
+    const unsigned row = i / p.inner, o = row / p.count;
+    const unsigned from = wrapped(position(i, row - o * p.count), p.n);
+    y[i] = x[((long long)o * p.n + from) * p.inner + (i - row * p.inner)];
+  }
+}
+
+#define DL_GATHER(T, bytes)                                                         \
+  extern "C" __global__ void __launch_bounds__(256)                                 \
+      gather_rows_b##bytes(const T* x, const long long* index, T* y, Place p) {     \
+    gather(x, y, p, [&](unsigned, unsigned j) { return index[j]; });                \
+  }                                                                                 \
+  DL_EXPORT(gather_rows_b##bytes)                                                   \
+  extern "C" __global__ void __launch_bounds__(256)                                 \
+      gather_elements_b##bytes(const T* x, const long long* index, T* y, Place p) { \
+    gather(x, y, p, [&](unsigned i, unsigned) { return index[i]; });                \
+  }                                                                                 \
+  DL_EXPORT(gather_elements_b##bytes)
+DL_GATHER(unsigned char, 1)
+DL_GATHER(unsigned short, 2)
+DL_GATHER(unsigned, 4)
+DL_GATHER(unsigned long long, 8)
+DL_GATHER(uint4, 16)
+
+// ---- adding up
+
+constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+constexpr int kTile = 4096;    // sums of a block
+constexpr int kPerThread = 4;  // positions that a thread reads between barriers
+constexpr int kChunk = kPerThread * kThreads;
+
+// The positions of a chunk that lie in a tile, in their order.
+struct Found {
+  int row[kChunk], at[kChunk];
+  int counts[kPerThread * kWarps];
+};
+
+// Lists the positions among [from, from + kChunk) that point to rows [first, first + rows); returns how many.
+DL_DEVICE int list_chunk(const long long* index, const Place& p, unsigned from, unsigned first, unsigned rows,
+                         Found& found) {
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  unsigned row[kPerThread], mask[kPerThread];
+  DL_UNROLL
+  for (int k = 0; k < kPerThread; ++k) {
+    const unsigned j = from + k * kThreads + threadIdx.x;
+    const unsigned to = j < p.count ? wrapped(index[j], p.n) : p.n;
+    row[k] = to - first;
+    mask[k] = __ballot_sync(kAllLanes, to >= first && row[k] < rows && to < p.n && int(to) != p.skip);
+    if (lane == 0) found.counts[k * kWarps + warp] = __popc(mask[k]);
+  }
+  __syncthreads();
+  int total = 0;
+  DL_UNROLL
+  for (int k = 0; k < kPerThread; ++k) {
+    DL_UNROLL
+    for (int w = 0; w < kWarps; ++w) {
+      if (w == warp && (mask[k] >> lane & 1u)) {
+        const int slot = total + __popc(mask[k] & ((1u << lane) - 1u));
+        found.row[slot] = int(row[k]);
+        found.at[slot] = int(from) + k * kThreads + int(threadIdx.x);
+      }
+      total += found.counts[k * kWarps + w];
+    }
+  }
+  __syncthreads();
+  return total;
+}
+
+template <class T>
+DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T* y, const Place& p) {
+  using R = wide<T>;
+  __shared__ R sum[kTile];
+  __shared__ Found found;
+  const unsigned rows = kTile / p.columns, groups = kThreads / p.columns;
+  const unsigned group = threadIdx.x / p.columns, own = threadIdx.x % p.columns;
+  const unsigned column_tiles = (p.inner + p.columns - 1) / p.columns, row_tiles = (p.n + rows - 1) / rows;
+  const unsigned tile = blockIdx.x / column_tiles, o = tile / row_tiles;
+  const unsigned first = (tile - o * row_tiles) * rows, column = blockIdx.x % column_tiles * p.columns + own;
+  const unsigned height = p.n - first < rows ? p.n - first : rows;
+  const long long out = ((long long)o * p.n + first) * p.inner + column;
+  const bool inside = column < p.inner;
+  for (unsigned r = group; r < height; r += groups)
+    sum[r * p.columns + own] = x != nullptr && inside ? widen(x[out + (long long)r * p.inner]) : R(0);
+  const T* update = updates + (long long)o * p.count * p.inner + column;
+  DL_ROLLED
+  for (unsigned from = 0; from < p.count; from += kChunk) {
+    const int total = list_chunk(index + (long long)o * p.index_stride, p, from, first, height, found);
+    DL_ROLLED
+    for (int i = 0; i < total; ++i) {
+      const unsigned r = found.row[i];
+      if (inside && r % groups == group) sum[r * p.columns + own] += widen(update[(long long)found.at[i] * p.inner]);
+    }
+  }
+  if (inside)
+    for (unsigned r = group; r < height; r += groups)
+      y[out + (long long)r * p.inner] = narrow<T>(sum[r * p.columns + own]);
+}
+
+template <class T>
+DL_DEVICE void add_elements(const long long* index, const T* updates, wide<T>* y, const Place& p) {
+  const unsigned columns = p.outer * p.inner;
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < columns; i += gridDim.x * blockDim.x) {
+    const unsigned o = i / p.inner, column = i - o * p.inner;
+    const long long from = (long long)o * p.count * p.inner + column;
+    wide<T>* out = y + (long long)o * p.n * p.inner + column;
+    DL_ROLLED
+    for (unsigned j = 0; j < p.count; ++j) {
+      const long long at = from + (long long)j * p.inner;
+      out[(long long)wrapped(index[at], p.n) * p.inner] += widen(updates[at]);
+    }
+  }
+}
+
+#define DL_GATHER_ADD(T, suffix)                                                                      \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
+      gather_add_rows_##suffix(const T* x, const long long* index, const T* updates, T* y, Place p) { \
+    add_rows(x, index, updates, y, p);                                                                \
+  }                                                                                                   \
+  DL_EXPORT(gather_add_rows_##suffix)                                                                 \
+  extern "C" __global__ void __launch_bounds__(256)                                                   \
+      gather_add_elements_##suffix(const long long* index, const T* updates, wide<T>* y, Place p) {   \
+    add_elements(index, updates, y, p);                                                               \
+  }                                                                                                   \
+  DL_EXPORT(gather_add_elements_##suffix)
+DL_FOR_FLOATS(DL_GATHER_ADD)
