@@ -130,7 +130,7 @@ def test_sums_over_many_positions(monkeypatch):
 def test_labels_outside_the_classes_touch_no_other_memory(shape):
     labels = np.broadcast_to(np.asarray([-1, 4, 10**12]).reshape(3, *[1] * (len(shape) - 2)), (3, *shape[2:]))
     operands = [rand(*shape), labels, np.ones(4, np.float32)]
-    lse, loss = check("cross_entropy", operands, {"reduction": "none"}, 64 * EPS["float32"])
+    loss = check("cross_entropy", operands, {"reduction": "none"}, 64 * EPS["float32"])[1]
     assert not np.asarray(loss).any()
 
 
