@@ -44,6 +44,7 @@ def force(monkeypatch):
             return cost.Choice(found, *cost.split(work.k, found.slab, splits))
 
         monkeypatch.setattr(cost, "choose", choose)
+        monkeypatch.setattr(cost, "is_skinny", lambda *_: False)
 
     return fix
 
@@ -126,6 +127,30 @@ def test_epilogues(dtype, tile, bias, activation, force):
         testing.assert_close(got.numpy(), testing.oracle(dl.linear, operands, attrs)[0], dtype)
 
 
+@pytest.mark.parametrize("margin", [0, 3, 8])
+@pytest.mark.parametrize("layout", ["nn", "nt", "tn", "tt"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_few_rows_or_columns(dtype, layout, margin, launches):
+    sizes = [(few, lines, k) for few in (1, 3, 16) for lines, k in ((1, 1), (36, 64), (300, 17), (16, 520))]
+    for m, n, k in [*sizes, *((n, m, k) for m, n, k in sizes)]:
+        a, b = whole((m, k), dtype, 1), whole((k, n), dtype, 2)
+        left = framed(a, margin) if layout[0] == "n" else framed(a.T.copy(), margin).T
+        right = framed(b, margin) if layout[1] == "n" else framed(b.T.copy(), margin).T
+        np.testing.assert_array_equal(product(left, right), expected(a, b), err_msg=f"{m} {n} {k}")
+    assert {name.rpartition("_")[2] for name in launches if "skinny" in name} == {"1", "4", "16"}
+    assert not any("gemm_n" in name or "gemm_t" in name for name in launches)
+
+
+@pytest.mark.parametrize("shape", [(3, 20), (300, 5)])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu", "tanh", "sigmoid"])
+def test_epilogues_of_few_rows_or_columns(shape, activation, launches):
+    rng = np.random.default_rng(0)
+    operands = [rng.normal(size=s).astype(np.float32) for s in ((shape[0], 13), (shape[1], 13), shape[1:])]
+    (got,), _ = testing.call(dl.linear, operands, {"activation": activation}, "sim")
+    testing.assert_close(got.numpy(), testing.oracle(dl.linear, operands, {"activation": activation})[0], "float32")
+    assert "skinny" in launches[-1]
+
+
 @pytest.fixture
 def variant(monkeypatch):
     """Function that forces a variant of the products, as DLCORE_VARIANT does."""
@@ -163,12 +188,16 @@ def test_batches_broadcast(dtype):
     for left, right in [((3, 1), (2,)), ((2, 3), (1,)), ((2, 1, 2), (3, 1)), ((), (4,)), ((5,), ())]:
         a, b = whole((*left, 9, 5), dtype, 1), whole((*right, 5, 12), dtype, 2)
         np.testing.assert_array_equal(product(a, b), expected(a, b))
+    every_other = whole((3, 18, 10), dtype, 3)[:, ::2, ::2]
+    a = whole((3, 20, 9), dtype, 1)
+    np.testing.assert_array_equal(product(a, every_other), expected(a, every_other))
+    np.testing.assert_array_equal(product(every_other.mT, a.mT), expected(every_other.mT, a.mT))
 
 
 def test_heads_of_attention_are_not_copied(launches):
     q, k = (whole((2, 17, 3, 8), seed=i).transpose(0, 2, 1, 3) for i in (1, 2))
     np.testing.assert_array_equal(product(q, k.swapaxes(-1, -2)), expected(q, k.swapaxes(-1, -2)))
-    assert [name[:7] for name in launches] == ["gemm_nt"]
+    assert ["skinny" in name or "gemm_nt" in name for name in launches] == [True]
 
 
 @pytest.mark.parametrize("order", ["reverse", "random"])
@@ -211,6 +240,13 @@ def test_few_tiles_and_long_sums_are_split():
     assert choice(64, 64, 64).splits == 1
 
 
+def test_long_sums_for_few_lines_are_not_left_to_a_few_warps():
+    assert cost.is_skinny(1, 1000, 10**6, dtypes.float32)
+    assert not cost.is_skinny(1, 1, 10**6, dtypes.float32)
+    assert not cost.is_skinny(17, 1000, 100, dtypes.float32)
+    assert not cost.is_skinny(1, 1000, 100, dtypes.float64)
+
+
 def test_batches_fill_the_device_without_splits():
     assert choice(64, 64, 512, batches=512).splits == 1
 
@@ -227,3 +263,21 @@ def test_half_the_time_on_twice_the_device():
     work = cost.Work(8192, 8192, 1024, 1, 4)
     picked = cost.choose(work, cost.F32, 64)
     assert cost.cycles(work, picked, 128) == pytest.approx(cost.cycles(work, picked, 64) / 2, rel=0.05)
+
+
+LADDER = {
+    "ladder_1_naive": (32, 8, (32, 8)),
+    "ladder_2_tiled": (32, 32, (32, 32)),
+    "ladder_3_blocked": (64, 64, (64,)),
+    "ladder_4_pipelined": (64, 64, (64,)),
+}
+
+
+@pytest.mark.parametrize("kernel", LADDER)
+def test_ladder(kernel):
+    across, down, block = LADDER[kernel]
+    for m, n, k in [(1, 4, 1), (33, 68, 7), (64, 64, 40), (70, 132, 65)]:
+        a, b = whole((m, k), seed=1), whole((k, n), seed=2)
+        c = np.empty((m, n), np.float32)
+        launch.launch(f"gemm_ladder.{kernel}", (-(-n // across), -(-m // down)), block, a, b, c, m, n, k, like=c)
+        np.testing.assert_array_equal(c, a @ b)

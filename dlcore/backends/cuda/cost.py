@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from dlcore import dtypes
 
 # per multiprocessor and cycle, of the size that A100, H100 and RTX 4090 have
 L2_BYTES = 44.0
@@ -66,6 +68,18 @@ class Choice(NamedTuple):
     def blocks(self, work: Work) -> int:
         """Blocks of the launch."""
         return ceil(work.m / self.tile.m) * ceil(work.n / self.tile.n) * self.splits * work.batches
+
+
+UNSPLIT = Choice(F32[1], 1, 0)
+"""For kernels that do not look at slices."""
+
+
+def is_skinny(m: int, n: int, k: int, dtype: Any) -> bool:
+    """Whether a product has so few rows or columns that reading the other operand is all that takes time.
+
+    Long sums for few lines are better split.
+    """
+    return min(m, n) <= 16 and dtype != dtypes.float64 and (max(m, n) >= 256 or k <= 4096)
 
 
 def cycles(work: Work, choice: Choice, multiprocessors: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from dlcore import dtypes, settings
 from dlcore.backends.cuda import cost
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous
+from dlcore.backends.cuda.ops_copy import MAX_GRID, contiguous
 from dlcore.backends.cuda.ops_elementwise import MAX_AXES, SUFFIXES, broadcast_strides, grid_of, merged
 from dlcore.dispatch import Call, implement
 from dlcore.ops.matmul import ACTIVATIONS
@@ -22,6 +22,7 @@ Array = Any
 
 MAX_LINE = 2**25  # elements between lines: offsets within a tile have 32 bits
 MAX_ELEMENTS = 2**31
+SKINNY_ROWS = (1, 4, 16)  # kernels of gemm_skinny.cu
 WIDE = {
     dtypes.float64: dtypes.float64,
     **dict.fromkeys((dtypes.float32, dtypes.float16, dtypes.bfloat16), dtypes.float32),
@@ -81,6 +82,12 @@ def product(a: Array, b: Array, bias: Array | None = None, activation: str = "no
     c = empty((*lead, a.shape[-2], b.shape[-1]), a.dtype, a)
     if c.size == 0:
         return c
+    if (
+        not tf32
+        and cost.is_skinny(c.shape[-2], c.shape[-1], a.shape[-1], c.dtype)
+        and _run_skinny(a, b, c, bias, activation)
+    ):
+        return c
     left, right = (_in_rows(a), _in_columns(b)) if tf32 else (operand(a), operand(b))
     if left.transposed and right.transposed:  # there is no such kernel
         left = operand(contiguous(left.x))
@@ -105,6 +112,28 @@ def _in_rows(x: Array) -> Operand:
 def _in_columns(x: Array) -> Operand:
     rows = _in_rows(x.swapaxes(-1, -2))
     return Operand(rows.x.swapaxes(-1, -2), True, rows.line)
+
+
+def _run_skinny(a: Array, b: Array, c: Array, bias: Array | None, activation: str) -> bool:
+    """One launch of a kernel for few rows of `a`, or else for few columns of `b`; False where two loops do not do."""
+    (m, n), k = c.shape[-2:], a.shape[-1]
+    few, lines = m <= n, max(m, n)
+    x, w = (a, operand(b)) if few else (b.swapaxes(-1, -2), operand(a))
+    walk = batches(x, w.x, c.shape[:-2])
+    if walk is None or walk.outer * walk.inner > MAX_GRID:
+        return False
+    x_row, x_k = (s // x.itemsize for s in x.strides[-2:])
+    vector, along_k = 16 // c.itemsize, w.transposed if few else not w.transposed
+    vectors = w.aligned() and (x_k != 1 or Operand(x, False, x_row).aligned())
+    steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
+    work = cost.Work(min(m, n), lines, k, walk.outer * walk.inner, c.itemsize)
+    layout = pack_product(work, cost.UNSPLIT, (0, w.line, 0), walk.inner, activation, vectors, steps)
+    layout += struct.pack("<6i", x_row, x_k, *((n, 1) if few else (1, n)), not few, vectors)
+    rows = next(r for r in SKINNY_ROWS if r >= work.m)
+    own = 8 * (2 if rows == 16 else 4) if along_k else 32 * vector
+    kernel = f"gemm_skinny.gemm_skinny_{'k' if along_k else 'n'}_{SUFFIXES[c.dtype]}_{rows}"
+    launch(kernel, (-(-lines // own), work.batches), (256,), x, w.x, bias, c, layout, like=c)
+    return True
 
 
 def _run_tiled(
