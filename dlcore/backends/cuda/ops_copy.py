@@ -88,3 +88,10 @@ def astype(x: Array, *, dtype: Any) -> Array:
     if isinstance(x, np.generic):
         x = np.asarray(x)
     return copy(f"copy_cast_{CASTS[x.dtype]}_{CASTS[dtype]}", x, dtype)
+
+
+def int64(x: Array) -> Array:
+    """Whole numbers as int64."""
+    if x.dtype == dtypes.int64:
+        return x
+    return astype(x, dtype=dtypes.int64) if x.dtype in CASTS else x.astype(dtypes.int64)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlcore import dtypes
 from dlcore.backends.cuda.launch import empty, launch
-from dlcore.backends.cuda.ops_copy import CASTS, astype, contiguous
+from dlcore.backends.cuda.ops_copy import contiguous, int64
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.backends.cuda.ops_reduce import reduce
 from dlcore.backends.cuda.rows import BLOCK, aligned, lanes_of, launch_rows, launch_threads, refuse
@@ -56,13 +56,6 @@ for _name, _kernel, _log in (
 
 
 # ---- cross-entropy
-
-
-def int64(x: Array) -> Array:
-    """Whole numbers as int64."""
-    if x.dtype == dtypes.int64:
-        return x
-    return astype(x, dtype=dtypes.int64) if x.dtype in CASTS else x.astype(dtypes.int64)
 
 
 class _Problem:
