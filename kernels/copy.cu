@@ -67,21 +67,30 @@ struct Convert<__nv_bfloat16, T> {
     copy(x, y, walk, Convert<U, T>{});                                                                        \
   }                                                                                                           \
   DL_EXPORT(copy_cast_##from##_##to)
-#define DL_CAST_FROM(T, from)                  \
-  DL_CAST_KERNEL(T, from, float, f32)          \
-  DL_CAST_KERNEL(T, from, double, f64)         \
-  DL_CAST_KERNEL(T, from, __half, f16)         \
-  DL_CAST_KERNEL(T, from, __nv_bfloat16, bf16) \
-  DL_CAST_KERNEL(T, from, int, i32)            \
-  DL_CAST_KERNEL(T, from, long long, i64)      \
-  DL_CAST_KERNEL(T, from, bool, b8)
-DL_CAST_FROM(float, f32)
-DL_CAST_FROM(double, f64)
-DL_CAST_FROM(__half, f16)
-DL_CAST_FROM(__nv_bfloat16, bf16)
-DL_CAST_FROM(int, i32)
-DL_CAST_FROM(long long, i64)
-DL_CAST_FROM(bool, b8)
+#define DL_CAST_KERNELS(T, t, U, u) \
+  DL_CAST_KERNEL(T, t, U, u)        \
+  DL_CAST_KERNEL(U, u, T, t)
+DL_CAST_KERNELS(float, f32, double, f64)
+DL_CAST_KERNELS(float, f32, __half, f16)
+DL_CAST_KERNELS(float, f32, __nv_bfloat16, bf16)
+DL_CAST_KERNELS(float, f32, int, i32)
+DL_CAST_KERNELS(float, f32, long long, i64)
+DL_CAST_KERNELS(float, f32, bool, b8)
+DL_CAST_KERNELS(double, f64, __half, f16)
+DL_CAST_KERNELS(double, f64, __nv_bfloat16, bf16)
+DL_CAST_KERNELS(double, f64, int, i32)
+DL_CAST_KERNELS(double, f64, long long, i64)
+DL_CAST_KERNELS(double, f64, bool, b8)
+DL_CAST_KERNELS(__half, f16, __nv_bfloat16, bf16)
+DL_CAST_KERNELS(__half, f16, int, i32)
+DL_CAST_KERNELS(__half, f16, long long, i64)
+DL_CAST_KERNELS(__half, f16, bool, b8)
+DL_CAST_KERNELS(__nv_bfloat16, bf16, int, i32)
+DL_CAST_KERNELS(__nv_bfloat16, bf16, long long, i64)
+DL_CAST_KERNELS(__nv_bfloat16, bf16, bool, b8)
+DL_CAST_KERNELS(int, i32, long long, i64)
+DL_CAST_KERNELS(int, i32, bool, b8)
+DL_CAST_KERNELS(long long, i64, bool, b8)
 
 // ---- transpose
 

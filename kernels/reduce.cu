@@ -207,22 +207,28 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
 
 // ---- the kernels
 
-#define DL_REDUCE(op, Acc, T, in, U, out)                                                             \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
-      reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) {       \
-    reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                                    \
-  }                                                                                                   \
-  DL_EXPORT(reduce_warp_##op##_##in##_##out)                                                          \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
-      reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) {      \
-    reduce_block<Acc, T, U>(x, y, rows, n, finish);                                                   \
-  }                                                                                                   \
-  DL_EXPORT(reduce_block_##op##_##in##_##out)                                                         \
+#define DL_REDUCE_WARP(op, Acc, T, in, U, out)                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                        \
+      reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
+    reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                              \
+  }                                                                                             \
+  DL_EXPORT(reduce_warp_##op##_##in##_##out)
+#define DL_REDUCE_BLOCK(op, Acc, T, in, U, out)                                                  \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                         \
+      reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
+    reduce_block<Acc, T, U>(x, y, rows, n, finish);                                              \
+  }                                                                                              \
+  DL_EXPORT(reduce_block_##op##_##in##_##out)
+#define DL_REDUCE_COLUMNS(op, Acc, T, in, U, out)                                                     \
   extern "C" __global__ void __launch_bounds__(kThreads)                                              \
       reduce_columns_##op##_##in##_##out(const T* x, U* y, long long n, int columns, Finish finish) { \
     reduce_columns<Acc, T, U>(x, y, n, columns, finish);                                              \
   }                                                                                                   \
   DL_EXPORT(reduce_columns_##op##_##in##_##out)
+#define DL_REDUCE(op, Acc, T, in, U, out) \
+  DL_REDUCE_WARP(op, Acc, T, in, U, out)  \
+  DL_REDUCE_BLOCK(op, Acc, T, in, U, out) \
+  DL_REDUCE_COLUMNS(op, Acc, T, in, U, out)
 
 #define DL_REDUCE_FLOATS(op, F32, F64)         \
   DL_REDUCE(op, F32, float, f32, float, f32)   \
@@ -230,12 +236,11 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
   DL_REDUCE(op, F32, __half, f16, __half, f16) \
   DL_REDUCE(op, F32, __nv_bfloat16, bf16, __nv_bfloat16, bf16)
 
-// the two passes over a long row of 16-bit floats: to float, and back
-#define DL_REDUCE_PASSES(op, F32)                     \
-  DL_REDUCE(op, F32, __half, f16, float, f32)         \
-  DL_REDUCE(op, F32, __nv_bfloat16, bf16, float, f32) \
-  DL_REDUCE(op, F32, float, f32, __half, f16)         \
-  DL_REDUCE(op, F32, float, f32, __nv_bfloat16, bf16)
+// the two passes over a long row of 16-bit floats: parts to float, and these, which are few, back
+#define DL_REDUCE_PASSES(op, F32, T, suffix)      \
+  DL_REDUCE_WARP(op, F32, T, suffix, float, f32)  \
+  DL_REDUCE_BLOCK(op, F32, T, suffix, float, f32) \
+  DL_REDUCE_WARP(op, F32, float, f32, T, suffix)
 
 #define DL_REDUCE_TO_INDEX(op, F32, F64)          \
   DL_REDUCE(op, F32, float, f32, long long, i64)  \
@@ -253,7 +258,8 @@ using FirstSmallest32 = Position<float, -1>;
 using FirstSmallest64 = Position<double, -1>;
 
 DL_REDUCE_FLOATS(sum, Sum<float>, Sum<double>)
-DL_REDUCE_PASSES(sum, Sum<float>)
+DL_REDUCE_PASSES(sum, Sum<float>, __half, f16)
+DL_REDUCE_PASSES(sum, Sum<float>, __nv_bfloat16, bf16)
 DL_REDUCE_FLOATS(prod, Product<float>, Product<double>)
 DL_REDUCE_FLOATS(max, Largest32, Largest64)
 DL_REDUCE_FLOATS(min, Smallest32, Smallest64)

@@ -62,6 +62,13 @@ def test_a_long_row_is_summed_in_two_passes(dtype, launched):
     assert len(launched) == 2
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+def test_a_long_row_of_prime_length_is_summed_whole(dtype, launched):
+    x = tensor(np.random.default_rng(0).uniform(-1, 1, 65_537), dtype)
+    testing.assert_close(x.sum(), x.numpy().astype(np.float64).sum(), dtype)
+    assert launched[0].startswith("reduce.reduce_block_sum")
+
+
 @pytest.mark.parametrize("kind", ["columns", "block"])
 @pytest.mark.parametrize("op", ["any", "all"])
 @pytest.mark.parametrize("fill", [True, False])

@@ -67,7 +67,7 @@ def test_values_and_gradients(name, n, i, h, ragged, dtype, kernels):
 
 @pytest.mark.parametrize(("i", "h"), [(3, 9), (8, 16)], ids=["odd", "vectors"])
 @pytest.mark.parametrize("name", GATES)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_wide_tiles(name, i, h, dtype, kernels, sim, monkeypatch):
     monkeypatch.setattr(sim.driver, "multiprocessors", 1)
     op, s = call_of(name, 65, i, h, ragged=True, reverse=False)
