@@ -253,7 +253,8 @@ STRIDED = """.version 8.0
 .visible .entry strided(.param .u64 x, .param .u32 stride)
 {
   .reg .b32 %r<9>; .reg .b64 %d<9>; .shared .align 16 .b8 tile[16384];
-  mov.u32 %r0, %tid.x; ld.param.u32 %r1, [stride]; mul.lo.u32 %r2, %r0, %r1; ld.param.u64 %d0, [x];
+  mov.u32 %r0, %tid.x; shr.u32 %r0, %r0, SHIFT;
+  ld.param.u32 %r1, [stride]; mul.lo.u32 %r2, %r0, %r1; ld.param.u64 %d0, [x];
   cvt.u64.u32 %d1, %r2; add.u64 %d2, %d0, %d1; mov.u32 %r3, tile; add.u32 %r4, %r3, %r2;
   ld.global.WIDTH [%d2];
   st.shared.WIDTH [%r4];
@@ -263,27 +264,29 @@ STRIDED = """.version 8.0
 
 
 @pytest.mark.parametrize(
-    ("width", "stride", "sectors", "ideal_sectors", "wavefronts", "ideal_wavefronts"),
+    ("width", "shift", "stride", "sectors", "ideal_sectors", "wavefronts", "ideal_wavefronts"),
     [
-        (4, 4, 4, 4, 1, 1),
-        (4, 8, 8, 4, 2, 1),  # every other word: half of each sector, two words per bank
-        (4, 128, 32, 4, 32, 1),  # a column of a 32-wide tile
-        (4, 132, 32, 4, 1, 1),  # the same, rows padded by one word
-        (4, 0, 1, 1, 1, 1),  # broadcast
-        (8, 8, 8, 8, 2, 2),
-        (16, 16, 16, 16, 4, 4),
-        (16, 32, 32, 16, 8, 4),  # a quarter of a warp meets each bank twice
-        (2, 2, 2, 2, 1, 1),
+        (4, 0, 4, 4, 4, 1, 1),
+        (4, 0, 8, 8, 4, 2, 1),  # every other word: half of each sector, two words per bank
+        (4, 0, 128, 32, 4, 32, 1),  # a column of a 32-wide tile
+        (4, 0, 132, 32, 4, 1, 1),  # the same, rows padded by one word
+        (4, 0, 0, 1, 1, 1, 1),  # broadcast
+        (8, 0, 8, 8, 8, 2, 2),
+        (16, 0, 16, 16, 16, 4, 4),
+        (16, 0, 32, 32, 16, 8, 4),  # a quarter of a warp meets each bank twice
+        (2, 0, 2, 2, 2, 1, 1),
+        (16, 1, 16, 8, 8, 2, 2),  # neighbours want the same: half as many turns
+        (16, 2, 16, 4, 4, 2, 2),
     ],
 )
-def test_sectors_and_wavefronts(width, stride, sectors, ideal_sectors, wavefronts, ideal_wavefronts):
+def test_sectors_and_wavefronts(width, shift, stride, sectors, ideal_sectors, wavefronts, ideal_wavefronts):
     form = {2: ("u16", "%r5"), 4: ("u32", "%r5"), 8: ("v2.u32", "{%r5, %r6}"), 16: ("v4.u32", "{%r5, %r6, %r7, %r8}")}
     kind, registers = form[width]
-    text = STRIDED.replace("ld.global.WIDTH", f"ld.global.{kind} {registers},")
+    text = STRIDED.replace("SHIFT", str(shift))
+    text = text.replace("ld.global.WIDTH", f"ld.global.{kind} {registers},")
     text = re.sub(r"st.shared.WIDTH (\[%r4\])", rf"st.shared.{kind} \1, {registers}", text)
-    counted = {
-        a.operation: a for a in Module(text).launch("strided", 1, 32, [device_array(8192, np.uint8), stride]).accesses
-    }
+    result = Module(text).launch("strided", 1, 32, [device_array(8192, np.uint8), stride])
+    counted = {a.operation: a for a in result.accesses}
     load, store = counted["ld.global"], counted["st.shared"]
     assert (load.requests, load.units, load.ideal) == (1, sectors, ideal_sectors)
     assert (store.requests, store.units, store.ideal) == (1, wavefronts, ideal_wavefronts)
