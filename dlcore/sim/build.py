@@ -43,7 +43,7 @@ KERNEL = [
 MODE = {
     "fast": ["-O2", "-ftree-vectorize"],
     "checked": [  # a call before each access, and accesses as they are written: neither split, merged nor vectorised
-        "-O2",
+        "-O1",
         "-fsanitize=thread",
         "--param=tsan-instrument-func-entry-exit=0",
         "-fsanitize=bounds,shift,signed-integer-overflow,integer-divide-by-zero",
