@@ -206,6 +206,19 @@ def test_a_kernel_that_cannot_go_on(faults, kernel, expected):
     assert np.all(out[:64] == 7)
 
 
+@pytest.mark.parametrize("kernel", ["never_ends", "never_ends_in_barriers"])
+def test_a_kernel_that_never_ends_is_ended(faults, kernel):
+    out = np.zeros(64, np.int32)
+    with (
+        engine.time_limit(1),
+        pytest.raises(KernelError, match="takes more than 1 seconds of processor time") as caught,
+    ):
+        faults.launch(kernel, 1, 64, out, 0)
+    assert any(f"stops.cu:{line}" in str(caught.value) for line in marked("stops.cu", kernel))
+    faults.launch("fine", 1, 64, out, 7)
+    assert np.all(out == 7)
+
+
 # ---- the driver
 
 

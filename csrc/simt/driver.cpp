@@ -596,6 +596,8 @@ const char* dlsim_take_traffic() {
   static std::string text;
   return (text = simt::take_traffic()).c_str();
 }
+// Seconds of the process's processor time that a launch may take before it is ended.
+void dlsim_time_limit(unsigned seconds) { simt::machine.time_limit = seconds; }
 void dlsim_multiprocessors(int count) { multiprocessors = count; }
 const char* dlsim_signature(CUfunction function) { return function->kernel->signature; }
 unsigned long long dlsim_launches() { return launches; }

@@ -9,7 +9,7 @@ namespace simt {
 namespace {
 
 const char* const kNames[] = {"out-of-bounds", "misaligned", "shared-race", "global-race", "uninitialised", "async",
-                              "barrier",       "warp",       "arithmetic",  "stack",       "trap"};
+                              "barrier",       "warp",       "arithmetic",  "stack",       "time",          "trap"};
 constexpr size_t kMost = 100;  // of different issues that are kept
 
 struct Issue {

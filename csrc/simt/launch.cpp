@@ -1,15 +1,14 @@
 // A launch from its first thread to its last, and how it fails.
 #include <dlfcn.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <ucontext.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "check.h"
+#include "signals.h"
 
 uint3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -138,51 +137,6 @@ std::vector<size_t> block_order(size_t count) {
   return numbers;
 }
 
-// ---- faults of the machine that emulates
-
-void on_signal(int number, siginfo_t* info, void* context) {
-  if (!machine.current) {  // not ours
-    signal(number, SIG_DFL);
-    return;
-  }
-#if defined(__x86_64__)
-  auto pc = static_cast<uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
-#elif defined(__aarch64__)
-  auto pc = static_cast<uintptr_t>(static_cast<ucontext_t*>(context)->uc_mcontext.pc);
-#else
-  (void)context;
-  uintptr_t pc = 0;
-#endif
-  const void* after = reinterpret_cast<void*>(pc + 1);
-  if (number == SIGFPE) fail(Kind::arithmetic, after, "integer division by zero");
-  const Fiber& fiber = machine.current->fiber;
-  if (fiber.overflowed() || fiber.is_just_below(info->si_addr)) fail(Kind::stack, after, "stack overflow");
-  fail(Kind::bounds, after, "out-of-bounds access: address %p is not mapped", info->si_addr);
-}
-
-class FaultHandlers {
- public:
-  FaultHandlers() {
-    static char stack[64 * 1024];
-    stack_t own{};
-    own.ss_sp = stack, own.ss_size = sizeof stack;
-    sigaltstack(&own, &old_stack_);
-    struct sigaction action{};
-    action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &action, &old_[i]);
-  }
-  ~FaultHandlers() {
-    for (int i = 0; i < 3; ++i) sigaction(kSignals[i], &old_[i], nullptr);
-    sigaltstack(&old_stack_, nullptr);
-  }
-
- private:
-  static constexpr int kSignals[3] = {SIGSEGV, SIGBUS, SIGFPE};
-  struct sigaction old_[3];
-  stack_t old_stack_;
-};
-
 void repair_stacks() {
   for (auto& block : machine.blocks)
     for (unsigned i = 0; i < block->capacity; ++i) block->threads[i].fiber.repair();
@@ -218,7 +172,7 @@ void fail(Kind kind, const void* pc, const char* format, ...) {
 }
 
 bool run(const Launch& launch) {
-  FaultHandlers handlers;
+  SignalHandlers handlers;
   size_t count = size_t(launch.grid.x) * launch.grid.y * launch.grid.z;
   std::vector<size_t> numbers = block_order(count);
   machine.launch = &launch;

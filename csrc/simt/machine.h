@@ -31,6 +31,7 @@ enum class Kind {
   warp,
   arithmetic,
   stack,
+  time,
   trap
 };
 
@@ -136,8 +137,9 @@ struct Machine {
   bool checking = false;      // whether the kernel that runs is of a checked build
   std::string image;          // the file that holds it, and where that is loaded
   uintptr_t image_base = 0;
-  bool failed = false;  // the launch under way
-  std::string error;    // of the last launch, "" if none
+  unsigned time_limit = 300;  // seconds of processor time that a launch may take
+  bool failed = false;        // the launch under way
+  std::string error;          // of the last launch, "" if none
 };
 extern Machine machine;
 

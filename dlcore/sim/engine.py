@@ -71,6 +71,19 @@ def schedule(order: str, seed: int = 0) -> Iterator[None]:
         library().dlsim_schedule(0, 0)
 
 
+DEFAULT_TIME_LIMIT = 300
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Inside the block, a launch that takes more processor time ends with a KernelError (otherwise 300 seconds)."""
+    library().dlsim_time_limit(seconds)
+    try:
+        yield
+    finally:
+        library().dlsim_time_limit(DEFAULT_TIME_LIMIT)
+
+
 SCHEDULES = (("forward", 0), ("reverse", 0), ("random", 1), ("random", 2))
 
 

@@ -88,3 +88,14 @@ DL_EXPORT(grid_sync_alone)
 
 extern "C" __global__ void fine(int* out, int n) { out[threadIdx.x] = n; }
 DL_EXPORT(fine)
+
+extern "C" __global__ void never_ends(int* out, int n) {
+  while (atomicAdd(&out[n], 0) == 0) n = 0;  // fault
+}
+DL_EXPORT(never_ends)
+
+extern "C" __global__ void never_ends_in_barriers(int* out, int n) {
+  while (n == 0) __syncthreads();  // fault
+  out[0] = n;
+}
+DL_EXPORT(never_ends_in_barriers)
