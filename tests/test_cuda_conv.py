@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, dtypes
+from dlcore import dispatch, dtypes, settings
 from dlcore.backends.cuda import cost, launch, ops_conv
 from dlcore.errors import BackendError
 from dlcore.ops.conv_records import FAMILY
@@ -63,6 +63,19 @@ def force(monkeypatch):
     return fix
 
 
+@pytest.fixture
+def variant(monkeypatch):
+    """Function that forces a variant of 2-d convolutions, as DLCORE_VARIANT does."""
+
+    def choose(name):
+        table = {"VARIANT": {f"conv2d{pass_}": name for pass_ in ("", "_dx", "_dw")}}
+        get = settings.get
+        monkeypatch.setattr(settings, "get", lambda key: table.get(key) or get(key))
+        monkeypatch.setattr(dispatch.get_backend("sim"), "plans", {})
+
+    return choose
+
+
 def whole(shape, dtype, seed):
     return np.random.default_rng(seed).integers(-2, 3, shape).astype(dtypes.dtype(dtype))
 
@@ -85,15 +98,39 @@ def passes(case, dtype, device, strided=False):
     return [f.numpy() for f in found]
 
 
-def check(case, dtype, strided=False):
-    for got, expected in zip(passes(case, dtype, "sim", strided), passes(case, "float64", "numpy"), strict=True):
-        np.testing.assert_array_equal(got, expected.astype(got.dtype))
+def check(case, dtype, strided=False, before=lambda: None):
+    expected = passes(case, "float64", "numpy")
+    before()
+    for got, wanted in zip(passes(case, dtype, "sim", strided), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted.astype(got.dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", CASES)
 def test_geometries(name, dtype):
     check(CASES[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", CASES)
+def test_im2col(name, dtype, variant, launches):
+    check(CASES[name], dtype, before=lambda: variant("im2col"))
+    assert sum("im2col" in kernel for kernel in launches) == 2
+    assert sum("col2im" in kernel for kernel in launches) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_depthwise(multiple, dtype, launches):
+    attrs = {"groups": 4, "stride": (2, 1), "padding": (1, 2), "dilation": (1, 2)}
+    check(((2, 4, 9, 10), (4 * multiple, 1, 3, 2), attrs), dtype)
+    assert [kernel.rpartition("_")[0] for kernel in launches] == [
+        "conv_depthwise_forward", "conv_depthwise_dx", "conv_depthwise_dw",
+    ]  # fmt: skip
+
+
+def test_depthwise_as_a_product(variant):
+    check(CASES["depthwise"], "float32", before=lambda: variant("native"))
 
 
 @pytest.mark.parametrize("splits", [1, 3])

@@ -7,16 +7,17 @@ Each is a product of matrices; what is worked out here is how lines and k's of a
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import gcd, prod
 from typing import Any, NamedTuple
 
-from dlcore import dtypes
+from dlcore import dtypes, settings
 from dlcore.backends.cuda import cost
+from dlcore.backends.cuda import ops_matmul as matrices
 from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import CASTS, contiguous, copy
-from dlcore.backends.cuda.ops_elementwise import SUFFIXES, grid_of
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES, grid_of, run
 from dlcore.backends.cuda.ops_matmul import MAX_ELEMENTS, pack_product
 from dlcore.dispatch import Call, implement
 from dlcore.ops import window
@@ -250,6 +251,99 @@ def dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
     return y
 
 
+# ---- as many groups as channels: one thread a result
+
+
+def _planes(x: Shape, y: Shape, kernel: Triple, g: Geometry, channels: int, count: int) -> bytes:
+    """`Planes` of conv_direct.cu, of the shapes of x and y; channels of the result, and how many results there are."""
+    axes = [n for size in (*kernel, *g.stride, *x[2:], *y[2:], channels) for n in divisor(size)]
+    sizes = (*x[2:], *y[2:], *kernel, *g.stride, *g.padding, *g.dilation)
+    return struct.pack("<18i39IiI", *sizes, *axes, y[1] // max(x[1], 1), count)
+
+
+def _direct(kernel: str, grid: tuple[int, ...], *arguments: Any, like: Array) -> None:
+    launch(f"conv_direct.conv_{kernel}_{SUFFIXES[like.dtype]}", grid, (256,), *arguments, like=like)
+
+
+def depthwise_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """`forward` with one input channel a group."""
+    kernel = _triple(w.shape[2:], 1)
+    out = window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation)
+    y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
+    planes = _planes(x.shape, y.shape, kernel, g, y.shape[1], y.size)
+    bias = None if b is None else contiguous(b)
+    if y.size:
+        _direct("depthwise_forward", grid_of(y.size, x), contiguous(x), contiguous(w), bias, y, planes, like=x)
+    return y
+
+
+def depthwise_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
+    """`dx` with one input channel a group."""
+    y = empty((dy.shape[0], g.groups, *size), dy.dtype, dy)
+    planes = _planes(y.shape, dy.shape, _triple(w.shape[2:], 1), g, g.groups, y.size)
+    if y.size:
+        _direct("depthwise_dx", grid_of(y.size, dy), contiguous(dy), contiguous(w), y, planes, like=dy)
+    return y
+
+
+def depthwise_dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
+    """`dw` with one input channel a group."""
+    y = empty((dy.shape[1], 1, *kernel), x.dtype, x)
+    planes = _planes(x.shape, dy.shape, kernel, g, dy.shape[1], dy.shape[0] * prod(dy.shape[2:]))
+    if y.size:
+        _direct("depthwise_dw", (y.size,), contiguous(dy), contiguous(x), y, planes, like=x)
+    return y
+
+
+# ---- the textbook's way: patches as columns of a matrix
+
+
+def im2col(x: Array, kernel: Triple, out: Triple, g: Geometry) -> Array:
+    """Columns `[N, groups, C/groups * taps, pixels]` of `x[N,C,S...]`."""
+    channels, count = x.shape[1] // g.groups, x.shape[1] * prod(kernel)
+    columns = empty((x.shape[0], g.groups, channels * prod(kernel), prod(out)), x.dtype, x)
+    pixels, taps, origin = _windows(x, x.shape[1], kernel, out, g)
+    gather = Gather(pixels, taps, origin, _negative(g.padding), x.shape[2:]).pack()
+    if columns.size:
+        launch(f"conv_direct.conv_im2col_b{x.itemsize}", grid_of(columns.size, x), (256,),
+               x, columns, gather, count, prod(out), columns.size, like=x)  # fmt: skip
+    return columns
+
+
+def _grouped(w: Array, groups: int) -> Array:
+    """`w[O,C/groups,K...]` as `[groups, O/groups, C/groups * taps]`."""
+    return contiguous(w).reshape(groups, w.shape[0] // max(groups, 1), prod(w.shape[1:]))
+
+
+def im2col_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """`forward` by a matrix of patches."""
+    kernel = _triple(w.shape[2:], 1)
+    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    y = matrices.product(_grouped(w, g.groups), im2col(x, kernel, out, g)).reshape(x.shape[0], w.shape[0], *out)
+    return y if b is None else run(f"elementwise_add_{SUFFIXES[x.dtype]}", (y, b.reshape(-1, 1, 1, 1)), x.dtype)
+
+
+def im2col_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
+    """`dx` by a matrix of patches."""
+    n, o = dy.shape[:2]
+    y = empty((n, w.shape[1] * g.groups, *size), dy.dtype, dy)
+    rows = contiguous(dy).reshape(n, g.groups, o // g.groups, prod(dy.shape[2:]))
+    columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), rows)
+    planes = _planes(y.shape, dy.shape, _triple(w.shape[2:], 1), g, y.shape[1], y.size)
+    if y.size:
+        _direct("col2im", grid_of(y.size, dy), columns, y, planes, like=dy)
+    return y
+
+
+def im2col_dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
+    """`dw` by a matrix of patches."""
+    columns = im2col(x, kernel, dy.shape[2:], g)
+    n, groups, _, pixels = columns.shape
+    rows = contiguous(dy).reshape(n, groups, dy.shape[1] // groups, pixels)
+    left, right = (contiguous(m.transpose(1, 2, 0, 3)).reshape(groups, m.shape[2], n * pixels) for m in (rows, columns))
+    return matrices.product(left, right.swapaxes(-1, -2)).reshape(dy.shape[1], x.shape[1] // groups, *kernel)
+
+
 # ---- ops
 
 
@@ -261,6 +355,17 @@ def _refuse(call: Call) -> str | None:
     return "too many elements" if large else None
 
 
+def _refuse_im2col(call: Call) -> str | None:
+    if settings.get("VARIANT").get(call.op.name) != "im2col":
+        return "slower: taken only when asked for by DLCORE_VARIANT"
+    return "no kernel for arrays without elements" if 0 in call.dims.values() else _refuse(call)
+
+
+def _refuse_depthwise(call: Call) -> str | None:
+    channels = call.dims["C"]
+    return _refuse(call) if channels == call.attrs["groups"] > 1 else "not as many groups as input channels"
+
+
 def _wide(x: Array | None) -> Array | None:
     """16-bit floats in float32."""
     if x is None or not dtypes.is_half(x.dtype):
@@ -268,31 +373,50 @@ def _wide(x: Array | None) -> Array | None:
     return copy(f"copy_cast_{CASTS[x.dtype]}_f32", x, dtypes.float32)
 
 
-def _narrow(x: Array, dtype: Any) -> Array:
-    return x if x.dtype == dtype else copy(f"copy_cast_f32_{CASTS[dtype]}", x, dtype)
+class Variant(NamedTuple):
+    """One way to compute the three passes; `wide`: 16-bit floats pass through float32."""
+
+    refuse: Callable[[Call], str | None]
+    forward: Callable[[Array, Array, Array | None, Geometry], Array]
+    dx: Callable[[Array, Array, Triple, Geometry], Array]
+    dw: Callable[[Array, Array, Triple, Geometry], Array]
+    wide: bool = False
 
 
-def _register(rank: int) -> None:
+VARIANTS = {  # the last one is tried first
+    "im2col": Variant(_refuse_im2col, im2col_forward, im2col_dx, im2col_dw),
+    "native": Variant(_refuse, forward, dx, dw, wide=True),
+    "depthwise": Variant(_refuse_depthwise, depthwise_forward, depthwise_dx, depthwise_dw),
+}
+
+
+def _register(rank: int, name: str, v: Variant) -> None:
+    def ready(x: Array | None) -> Any:
+        return _wide(x) if v.wide else x
+
     def finish(y: Array, dtype: Any) -> Array:
-        return _narrow(y, dtype).reshape(*y.shape[:2], *y.shape[5 - rank :])
+        if y.dtype != dtype:
+            y = copy(f"copy_cast_f32_{CASTS[dtype]}", y, dtype)
+        return y.reshape(*y.shape[:2], *y.shape[5 - rank :])
 
-    @implement(f"conv{rank}d", "cuda", refuse=_refuse)
+    @implement(f"conv{rank}d", "cuda", name, v.refuse)
     def conv(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Array:
         """Cross-correlation, bias added before the tile is stored."""
-        return finish(forward(_three_axes(_wide(x)), _three_axes(_wide(w)), _wide(b), geometry(**attrs)), x.dtype)
+        return finish(v.forward(_three_axes(ready(x)), _three_axes(ready(w)), ready(b), geometry(**attrs)), x.dtype)
 
-    @implement(f"conv{rank}d_dx", "cuda", refuse=_refuse)
+    @implement(f"conv{rank}d_dx", "cuda", name, v.refuse)
     def conv_dx(dy: Array, w: Array, *, size: Shape, **attrs: Any) -> Array:
         """Gradient for x of spatial sizes `size`."""
-        y = dx(_three_axes(_wide(dy)), _three_axes(_wide(w)), _triple(size, 1), geometry(**attrs))
+        y = v.dx(_three_axes(ready(dy)), _three_axes(ready(w)), _triple(size, 1), geometry(**attrs))
         return finish(y, dy.dtype)
 
-    @implement(f"conv{rank}d_dw", "cuda", refuse=_refuse)
+    @implement(f"conv{rank}d_dw", "cuda", name, v.refuse)
     def conv_dw(dy: Array, x: Array, *, kernel: Shape, **attrs: Any) -> Array:
         """Gradient for w of spatial sizes `kernel`."""
-        y = dw(_three_axes(_wide(dy)), _three_axes(_wide(x)), _triple(kernel, 1), geometry(**attrs))
+        y = v.dw(_three_axes(ready(dy)), _three_axes(ready(x)), _triple(kernel, 1), geometry(**attrs))
         return finish(y, dy.dtype)
 
 
 for _rank in (2, 3):
-    _register(_rank)
+    for _name, _variant in VARIANTS.items():
+        _register(_rank, _name, _variant)

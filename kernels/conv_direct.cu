@@ -1,0 +1,195 @@
+// Convolutions without a product of matrices, and those by the textbook's product.
+//
+// conv_depthwise_forward_<dtype>(x, w, bias, y, planes), conv_depthwise_dx_<dtype>(dy, w, dx, planes): as many groups
+// as
+//   input channels; one thread a result. Grid: any; block: 256; no shared memory.
+// conv_depthwise_dw_<dtype>(dy, x, dw, planes): one block an element of dw. Grid: channels of y x taps; block: 256.
+// conv_im2col_b<bytes>(x, columns, gather, ks, pixels, count): columns[image][channel and tap][pixel], elements of any
+//   type of that size. Grid: any; block: 256.
+// conv_col2im_<dtype>(columns, x, planes): adds up what im2col spread. Grid: any; block: 256.
+#include "conv.cuh"
+
+// Contiguous planes x[image, channel] and y[image, channel of y], and how windows of the one meet pixels of the other.
+struct Planes {
+  int in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
+  Divisor by_kernel[3], by_stride[3], in_axis[3], out_axis[3], channels;  // the channels of the result
+  int multiple;                                                           // channels of y for each channel of x
+  unsigned count;                                                         // results
+};
+
+// Coordinates of a number that counts pixels of all planes; returns the plane.
+DL_DEVICE unsigned plane_of(unsigned number, const Divisor (&axes)[3], int (&at)[3]) {
+  DL_UNROLL
+  for (int i = 2; i >= 0; --i) {
+    const unsigned rest = quotient(number, axes[i]);
+    at[i] = int(number - rest * axes[i].size);
+    number = rest;
+  }
+  return number;
+}
+
+DL_DEVICE int flat(const int (&at)[3], const int (&size)[3]) { return (at[0] * size[1] + at[1]) * size[2] + at[2]; }
+DL_DEVICE int volume(const int (&size)[3]) { return size[0] * size[1] * size[2]; }
+
+// Calls f(tap, input pixel) for every tap of the window at output `at` that lies in the image.
+template <class F>
+DL_DEVICE void for_window(const Planes& v, const int (&at)[3], F f) {
+  int from[3];
+  DL_ROLLED
+  for (int tap = 0; tap < volume(v.kernel); ++tap) {
+    int taps[3];
+    plane_of(tap, v.by_kernel, taps);
+    bool inside = true;
+    DL_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      from[i] = at[i] * v.stride[i] - v.padding[i] + taps[i] * v.dilation[i];
+      inside = inside && unsigned(from[i]) < unsigned(v.in[i]);
+    }
+    if (inside) f(tap, flat(from, v.in));
+  }
+}
+
+// Calls f(tap, output pixel) for every window that sees input `at`, by that tap.
+template <class F>
+DL_DEVICE void for_windows_that_see(const Planes& v, const int (&at)[3], F f) {
+  int to[3];
+  DL_ROLLED
+  for (int tap = 0; tap < volume(v.kernel); ++tap) {
+    int taps[3];
+    plane_of(tap, v.by_kernel, taps);
+    bool seen = true;
+    DL_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      const int far = at[i] + v.padding[i] - taps[i] * v.dilation[i];
+      to[i] = int(quotient(unsigned(far), v.by_stride[i]));
+      seen = seen && far >= 0 && to[i] * v.stride[i] == far && to[i] < v.out[i];
+    }
+    if (seen) f(tap, flat(to, v.out));
+  }
+}
+
+template <class T>
+DL_DEVICE void depthwise_forward(const T* x, const T* w, const T* bias, T* y, const Planes& v) {
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < v.count; i += gridDim.x * 256) {
+    int at[3];
+    const unsigned plane = plane_of(i, v.out_axis, at);
+    const int channel = int(plane - quotient(plane, v.channels) * v.channels.size);
+    const T* own = x + (long long)(plane / v.multiple) * volume(v.in);
+    const T* taps = w + (long long)channel * volume(v.kernel);
+    wide<T> sum = bias ? widen(bias[channel]) : wide<T>(0);
+    for_window(v, at, [&](int tap, int from) { sum = multiply_add(widen(taps[tap]), widen(own[from]), sum); });
+    y[i] = narrow<T>(sum);
+  }
+}
+
+template <class T>
+DL_DEVICE void depthwise_dx(const T* dy, const T* w, T* dx, const Planes& v) {
+  const int area = volume(v.out), taps = volume(v.kernel);
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < v.count; i += gridDim.x * 256) {
+    int at[3];
+    const unsigned plane = plane_of(i, v.in_axis, at);
+    const int channel = int(plane - quotient(plane, v.channels) * v.channels.size);
+    wide<T> sum = 0;
+    DL_ROLLED
+    for (int m = 0; m < v.multiple; ++m) {
+      const T* own = dy + ((long long)plane * v.multiple + m) * area;
+      const T* of_w = w + ((long long)channel * v.multiple + m) * taps;
+      for_windows_that_see(v, at, [&](int tap, int to) { sum = multiply_add(widen(of_w[tap]), widen(own[to]), sum); });
+    }
+    dx[i] = narrow<T>(sum);
+  }
+}
+
+template <class T>
+DL_DEVICE void depthwise_dw(const T* dy, const T* x, T* dw, const Planes& v) {
+  __shared__ wide<T> part[256];
+  const int taps = volume(v.kernel), area = volume(v.out), channels = int(v.channels.size);
+  const int channel = blockIdx.x / taps, tap = blockIdx.x - channel * taps;
+  int offset[3];
+  plane_of(tap, v.by_kernel, offset);
+  DL_UNROLL
+  for (int i = 0; i < 3; ++i) offset[i] = offset[i] * v.dilation[i] - v.padding[i];
+  wide<T> sum = 0;
+  DL_ROLLED
+  for (unsigned i = threadIdx.x; i < v.count; i += 256) {
+    int at[3];
+    const long long plane = (long long)plane_of(i, v.out_axis, at) * channels + channel;
+    const T grad = dy[plane * area + flat(at, v.out)];
+    bool inside = true;
+    DL_UNROLL
+    for (int axis = 0; axis < 3; ++axis) {
+      at[axis] = at[axis] * v.stride[axis] + offset[axis];
+      inside = inside && unsigned(at[axis]) < unsigned(v.in[axis]);
+    }
+    if (inside) sum = multiply_add(widen(grad), widen(x[plane / v.multiple * volume(v.in) + flat(at, v.in)]), sum);
+  }
+  part[threadIdx.x] = sum;
+  DL_ROLLED
+  for (int half = 128; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) dw[blockIdx.x] = narrow<T>(part[0]);
+}
+
+template <class T>
+DL_DEVICE void im2col(const T* x, T* columns, const Gather& g, unsigned ks, unsigned pixels, unsigned count) {
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < count; i += gridDim.x * 256) {
+    const unsigned row = i / pixels, image = row / ks;
+    const Position pixel = position_of(g.line, image * pixels + (i - row * pixels));
+    const Position tap = position_of(g.k, row - image * ks);
+    bool inside = true;
+    DL_UNROLL
+    for (int axis = 0; axis < 3; ++axis)
+      inside = inside && unsigned(g.start[axis] + pixel.at[axis] + tap.at[axis]) < unsigned(g.limit[axis]);
+    columns[i] = inside ? x[(long long)g.origin + pixel.offset + tap.offset] : T(0);
+  }
+}
+
+template <class T>
+DL_DEVICE void col2im(const T* columns, T* x, const Planes& v) {
+  const int area = volume(v.out), taps = volume(v.kernel);
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < v.count; i += gridDim.x * 256) {
+    int at[3];
+    const long long plane = plane_of(i, v.in_axis, at);
+    wide<T> sum = 0;
+    for_windows_that_see(v, at, [&](int tap, int to) { sum += widen(columns[(plane * taps + tap) * area + to]); });
+    x[i] = narrow<T>(sum);
+  }
+}
+
+#define DL_CONV_DIRECT(T, suffix)                                                                            \
+  extern "C" __global__ void __launch_bounds__(256)                                                          \
+      conv_depthwise_forward_##suffix(const T* x, const T* w, const T* bias, T* y, Planes v) {               \
+    depthwise_forward(x, w, bias, y, v);                                                                     \
+  }                                                                                                          \
+  DL_EXPORT(conv_depthwise_forward_##suffix)                                                                 \
+  extern "C" __global__ void __launch_bounds__(256)                                                          \
+      conv_depthwise_dx_##suffix(const T* dy, const T* w, T* dx, Planes v) {                                 \
+    depthwise_dx(dy, w, dx, v);                                                                              \
+  }                                                                                                          \
+  DL_EXPORT(conv_depthwise_dx_##suffix)                                                                      \
+  extern "C" __global__ void __launch_bounds__(256)                                                          \
+      conv_depthwise_dw_##suffix(const T* dy, const T* x, T* dw, Planes v) {                                 \
+    depthwise_dw(dy, x, dw, v);                                                                              \
+  }                                                                                                          \
+  DL_EXPORT(conv_depthwise_dw_##suffix)                                                                      \
+  extern "C" __global__ void __launch_bounds__(256) conv_col2im_##suffix(const T* columns, T* x, Planes v) { \
+    col2im(columns, x, v);                                                                                   \
+  }                                                                                                          \
+  DL_EXPORT(conv_col2im_##suffix)
+DL_FOR_FLOATS(DL_CONV_DIRECT)
+
+#define DL_CONV_IM2COL(T, bytes)                                                                             \
+  extern "C" __global__ void __launch_bounds__(256)                                                          \
+      conv_im2col_b##bytes(const T* x, T* columns, Gather g, unsigned ks, unsigned pixels, unsigned count) { \
+    im2col(x, columns, g, ks, pixels, count);                                                                \
+  }                                                                                                          \
+  DL_EXPORT(conv_im2col_b##bytes)
+DL_CONV_IM2COL(unsigned short, 2)
+DL_CONV_IM2COL(unsigned, 4)
+DL_CONV_IM2COL(unsigned long long, 8)
