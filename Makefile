@@ -32,7 +32,7 @@ lint: $(VENV)/.test  ## formatting, lint and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@if [ -x $(BIN)/clang-format ]; then \
-	    find csrc kernels -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null \
+	    find csrc kernels tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' 2>/dev/null \
 	    | xargs -r $(BIN)/clang-format --dry-run --Werror; fi
 
 mutate: $(VENV)/.full  ## break every CUDA kernel in small ways; the tests must notice

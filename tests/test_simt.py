@@ -3,6 +3,8 @@
 import ctypes
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -346,6 +348,23 @@ def test_without_a_compiler_the_error_says_so(monkeypatch):
     with pytest.raises(BackendError, match="needs a C\\+\\+ compiler: no-such-compiler not found"):
         build.compiler()
     build.compiler.cache_clear()
+
+
+def test_two_processes_that_need_an_image_build_it_once(tmp_path):
+    source = tmp_path / "shared.cu"
+    source.write_text('#include "dl.cuh"\nextern "C" __global__ void k(int* x) { *x = 1; }\nDL_EXPORT(k)\n')
+    code = (
+        "import sys, pathlib; from dlcore.sim import build; calls = []; own = build.place_shared_arrays\n"
+        "build.place_shared_arrays = lambda text: calls.append(1) or own(text)\n"
+        "print(build.kernel(pathlib.Path(sys.argv[1])), len(calls))"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(source)], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    (first, one), (second, other) = (process.communicate()[0].split() for process in both)
+    assert first == second
+    assert int(one) + int(other) == 1
+    Path(first).unlink()
 
 
 def test_an_image_is_built_once_and_again_when_its_source_changes(tmp_path):
