@@ -37,6 +37,7 @@ KERNEL = [
     "-Wno-psabi",
     f"-Werror=frame-larger-than={STACK_BYTES // 2}",
     "-fno-optimize-sibling-calls",  # the address that a barrier returns to is its place
+    "-fno-plt",
     "-fno-gnu-unique",  # shared arrays of two images are two
     "-fno-semantic-interposition",
 ]
@@ -231,12 +232,13 @@ def _inputs(source: Path) -> list[Path]:
 
 
 def _build_runtime(folder: Path, scratch: Path) -> None:
-    sources = sorted(str(path) for path in runtime_sources().glob("*.cpp"))
+    sources = sorted(runtime_sources().glob("*.cpp"))
+    driver = [str(path) for path in sources if path.stem.startswith("driver")]
+    own = [str(path) for path in sources if not path.stem.startswith("driver")]
     runtime, fake = scratch / "libdlsimt.so", scratch / "libcuda_sim.so"
-    own = [path for path in sources if not path.endswith("driver.cpp")]
     _compile([*RUNTIME, *_native(), "-shared", "-Wl,-soname,libdlsimt.so", *own, "-ldl", "-o", str(runtime)], "simt")
     link = ["-Wl,-rpath,$ORIGIN", f"-L{scratch}", "-l:libdlsimt.so", "-ldl", "-o", str(fake)]
-    _compile([*RUNTIME, *_native(), "-shared", str(runtime_sources() / "driver.cpp"), *link], "driver.cpp")
+    _compile([*RUNTIME, *_native(), "-shared", *driver, *link], "driver.cpp")
     runtime.replace(folder / runtime.name)
     fake.replace(folder / fake.name)
 
