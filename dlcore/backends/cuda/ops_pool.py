@@ -72,7 +72,7 @@ def avg_pool_grad(
 
 
 for _rank in (2, 3):
-    for _name, _fn in (("max_pool", max_pool), ("avg_pool", avg_pool)):
-        implement(f"{_name}{_rank}d", "cuda", refuse=refuse)(_fn)
-    for _name, _fn in (("max_pool", max_pool_grad), ("avg_pool", avg_pool_grad)):
-        implement(f"{_name}{_rank}d_grad", "cuda", refuse=refuse)(_fn)
+    implement(f"max_pool{_rank}d", "cuda", refuse=refuse)(max_pool)
+    implement(f"max_pool{_rank}d_grad", "cuda", refuse=refuse)(max_pool_grad)
+    implement(f"avg_pool{_rank}d", "cuda", refuse=refuse)(avg_pool)
+    implement(f"avg_pool{_rank}d_grad", "cuda", refuse=refuse)(avg_pool_grad)
