@@ -1,0 +1,101 @@
+"""The update rules of `kernels/optim.cu` in the emulator against the NumPy rules, bit for bit."""
+
+import numpy as np
+import pytest
+
+from dlcore import dispatch
+from dlcore.backends.cuda import launch
+from dlcore.errors import BackendError
+from dlcore.optim import kernels
+
+pytestmark = pytest.mark.sim
+BASE = {"lr": 0.01, "weight_decay": 0.1}
+SGD = {**BASE, "momentum": 0.9, "dampening": 0.1, "nesterov": False}
+ADAM = {**BASE, "betas": (0.9, 0.99), "eps": 1e-8}
+RMS = {**BASE, "alpha": 0.9, "eps": 1e-8, "momentum": 0.9, "centered": True}
+CASES = [
+    ("sgd", {**SGD, "momentum": 0.0, "weight_decay": 0.0}), ("sgd", SGD),
+    ("sgd", {**SGD, "nesterov": True, "dampening": 0.0}), ("adam", {**ADAM, "amsgrad": False}),
+    ("adam", {**ADAM, "weight_decay": 0.0, "amsgrad": True}), ("adamw", {**ADAM, "amsgrad": False}), ("adamax", ADAM),
+    ("nadam", {**ADAM, "momentum_decay": 4e-3}), ("rmsprop", RMS),
+    ("rmsprop", {**RMS, "centered": False, "momentum": 0.0}),
+    ("adagrad", {**BASE, "lr_decay": 0.1, "eps": 1e-10, "initial_accumulator_value": 0.0}),
+    ("adadelta", {**BASE, "rho": 0.9, "eps": 1e-6}), ("lion", {**BASE, "betas": (0.9, 0.99)}),
+]  # fmt: skip
+STATES = {
+    "sgd": ["momentum_buffer"], "adam": ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+    "adamw": ["exp_avg", "exp_avg_sq"], "adamax": ["exp_avg", "exp_inf"],
+    "nadam": ["exp_avg", "exp_avg_sq", "mu_product"], "rmsprop": ["square_avg", "grad_avg", "momentum_buffer"],
+    "adagrad": ["square_sum"], "adadelta": ["square_avg", "delta_avg"], "lion": ["exp_avg"],
+}  # fmt: skip
+SIZES = [(3, 5), (), (1,), (0, 2), (129,), (70, 41), (1024,), (4096,), (5001,)]
+
+
+@pytest.fixture(autouse=True)
+def _sim():
+    try:
+        dispatch.get_backend("sim")
+    except BackendError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def launches():
+    """Names of the kernels launched."""
+    names = []
+
+    def note(kernel, *_):
+        names.append(kernel.partition(".")[2])
+
+    launch.listeners.append(note)
+    yield names
+    launch.listeners.remove(note)
+
+
+def start(name, dtype, sizes):
+    rng = np.random.default_rng(0)
+    params = [np.asarray(rng.normal(size=s), dtype) for s in sizes]
+    states = {key: [np.zeros_like(p) for p in params] for key in STATES[name]}
+    if "mu_product" in states:
+        states["mu_product"] = [np.ones((), dtype) for _ in params]
+    return params, states
+
+
+def steps(backend, name, settings, dtype, sizes=SIZES, nan=False):
+    params, states = start(name, dtype, sizes)
+    run, rng = kernels.find(name, backend, params), np.random.default_rng(1)
+    for step in (1, 2, 3):
+        grads = [np.asarray(rng.normal(size=p.shape), dtype) for p in params]
+        if nan and step == 2:
+            grads[0][0, 0] = np.nan
+        grads[0] = np.asfortranarray(grads[0])
+        run(params, grads, states, step=step, **settings)
+    return params + [x for key in states for x in states[key]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "settings"), CASES)
+def test_steps_equal_the_numpy_rule(name, settings, dtype, launches):
+    got = steps("cuda", name, settings, dtype, nan=True)
+    want = steps("numpy", name, settings, dtype, nan=True)
+    assert set(launches) >= {f"optim_{name.removesuffix('w')}_f{np.dtype(dtype).itemsize * 8}"}
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_more_tensors_than_one_launch_takes(launches):
+    sizes = [(7,)] * 3 + [(1 + i % 5,) for i in range(130)]
+    got, want = (steps(b, "sgd", SGD, np.float32, [(2, 3), *sizes]) for b in ("cuda", "numpy"))
+    assert launches.count("optim_sgd_f32") == 9
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tensors_that_begin_anywhere():
+    memory = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+    params, twins = [memory[1:5000].copy()[1:]], [memory[1:5000].copy()[1:]]
+    grads = [memory[5002:].copy()]
+    for backend, own in (("cuda", params), ("numpy", twins)):
+        states = {"momentum_buffer": [np.zeros(4998, np.float32)]}
+        kernels.find("sgd", backend)(own, grads, states, step=1, **SGD)
+    np.testing.assert_array_equal(params[0], twins[0])
