@@ -113,6 +113,10 @@ DL_DEVICE float2 unpack(unsigned pair) {
 
 // ---- cp.async: copies of 4, 8 or 16 bytes from global to shared memory that end at a wait
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // which has no cp.async: a copy has ended when it returns
+#define DL_COPY_AT_ONCE
+#endif
+
 #ifndef DL_SIM
 DL_DEVICE unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
@@ -125,6 +129,10 @@ DL_DEVICE void cp_async(void* shared, const void* global, bool valid = true) {
   static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
 #ifdef DL_SIM
   simt_cp_async(shared, global, BYTES, valid ? BYTES : 0);
+#elif defined(DL_COPY_AT_ONCE)
+  unsigned* to = static_cast<unsigned*>(shared);
+  DL_UNROLL
+  for (int i = 0; i < BYTES / 4; ++i) to[i] = valid ? static_cast<const unsigned*>(global)[i] : 0u;
 #else
   int bytes = valid ? BYTES : 0;
   if constexpr (BYTES == 16)
@@ -140,7 +148,7 @@ DL_DEVICE void cp_async(void* shared, const void* global, bool valid = true) {
 DL_DEVICE void cp_async_commit() {
 #ifdef DL_SIM
   simt_cp_async_commit();
-#else
+#elif !defined(DL_COPY_AT_ONCE)
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -151,7 +159,7 @@ template <int GROUPS>
 DL_DEVICE void cp_async_wait() {
 #ifdef DL_SIM
   simt_cp_async_wait(GROUPS);
-#else
+#elif !defined(DL_COPY_AT_ONCE)
   asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 #endif
 }
