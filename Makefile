@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 NATIVE_TESTS := tests/test_native*.py tests/test_ops.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full mutate lint bench docs clean sanitize-address sanitize-thread
+.PHONY: static ptx help demo test test-full mutate lint bench docs clean sanitize-address sanitize-thread
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,13 @@ mutate: $(VENV)/.full  ## break every CUDA kernel in small ways; the tests must 
 
 bench: $(VENV)/.full  ## time against PyTorch on this machine
 	$(BIN)/python -m benchmarks peers $(ARGS)
+
+static: $(VENV)/.full  ## what machine code and emulator say of the CUDA kernels; needs nvcc; in build/static
+	@mkdir -p build/static
+	$(BIN)/python -m benchmarks static --json build/static/table.json --markdown build/static/table.md $(ARGS)
+
+ptx: $(VENV)/.full  ## PTX of CUDA kernels for compute capability 7.5, in build/ptx
+	$(BIN)/python -m benchmarks.static.ptx build/ptx
 
 docs: $(VENV)/.docs  ## API pages from the docstrings, in build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs dlcore

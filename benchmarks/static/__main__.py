@@ -1,0 +1,7 @@
+"""`python -m benchmarks.static`."""
+
+import sys
+
+from benchmarks.static import main
+
+main(sys.argv[1:])

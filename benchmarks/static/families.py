@@ -1,0 +1,165 @@
+"""What is in the table: for each family of kernels one line with its bars and a representative call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import dlcore as dl
+from benchmarks.static.sample import Arrays
+from dlcore import dtypes
+from dlcore.op import OPS
+
+
+class Bars(NamedTuple):
+    """Limits of the ten metrics for a class of kernels; None where one does not apply. `docs/kernels.md` explains."""
+
+    name: str
+    math_share: float | None  # at least
+    per_stall: float | None  # at least: math's cycles over the sum of stalls
+    math_per_load: float | None  # at least, per load of shared memory
+    shared_cycles: float  # at most, over those of math, or of DRAM where there is none
+    wide: float  # at least: share of bytes moved 16 at a time
+    dram: float  # at most, over compulsory bytes
+    warps: int  # at least resident, if there are not two blocks
+    two_blocks: bool  # whether these are enough
+    modelled: float  # at most, over the roofline
+
+
+F32_GEMM = Bars("f32 GEMM", 0.90, 0.84, 21, 0.5, 0.95, 1.1, 8, True, 1.15)
+F32_SMALL = F32_GEMM._replace(name="f32 GEMM, 64x64 tile", math_share=0.73, math_per_load=14)
+F64_GEMM = F32_GEMM._replace(name="f64 GEMM", math_share=0.73, per_stall=None, math_per_load=7)
+TENSOR_GEMM = Bars("tensor-core GEMM", 0.49, 0.95, 3.5, 0.5, 1.0, 1.1, 8, True, 1.25)
+F32_CONV = F32_GEMM._replace(name="f32 convolution", math_share=0.76, wide=0.0, dram=1.2, modelled=1.4)
+TENSOR_CONV = TENSOR_GEMM._replace(name="tensor-core convolution", math_share=0.32, dram=1.2, modelled=1.4)
+TENSOR_WGRAD = TENSOR_CONV._replace(name="tensor-core convolution, gradient of w", math_share=0.19, per_stall=0.86)
+MEMORY = Bars("memory-bound", None, None, None, 0.5, 1.0, 1.0, 48, False, 1.1)
+
+
+class Family(NamedTuple):
+    """A kernel and the call that stands for it: `call(new, size)`, its operands made by `new(*shape)`."""
+
+    kernel: str
+    bars: Bars
+    call: Callable[[Arrays, int], Any]
+    small: int  # run by the emulator
+    full: int  # modelled
+    fma: Callable[[int], float] | None = None  # multiply-adds, for kernels that math bounds
+
+
+K = 2048  # inner size of matrix products: their blocks do the same whatever the number of rows and columns
+
+
+def product(kernel: str, bars: Bars, layout: str, dtype: Any, small: int) -> Family:
+    """A matrix product of `layout` (see kernels/gemm.cu)."""
+
+    def call(new: Arrays, n: int) -> Any:
+        a = new(K, n, dtype=dtype).mT if layout[0] == "t" else new(n, K, dtype=dtype)
+        b = new(n, K, dtype=dtype).mT if layout[1] == "t" else new(K, n, dtype=dtype)
+        return a @ b
+
+    return Family(kernel, bars, call, small, 4096, lambda n: float(n * n * K))
+
+
+def tf32(kernel: str) -> Family:
+    """A matrix product in tf32, as `DLCORE_VARIANT=matmul=tf32` asks for it."""
+    from dlcore.backends.cuda.ops_matmul import product as run
+
+    def call(new: Arrays, n: int) -> Any:
+        return run(new(n, K)._array, new(n, K).mT._array, tf32=True)
+
+    return Family(kernel, TENSOR_GEMM, call, 256, 4096, lambda n: float(n * n * K))
+
+
+def convolution(kernel: str, bars: Bars, op: str) -> Family:
+    """A 3x3 convolution of 16x16 images, or a gradient of it; sizes that whole tiles cover."""
+    side, (c, o) = 16, {"conv2d": (128, 256), "conv2d_dx": (256, 128), "conv2d_dw": (128, 128)}[op]
+    attrs: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    more = {"conv2d_dx": {"size": (side, side)}, "conv2d_dw": {"kernel": (3, 3)}}.get(op, {})
+
+    def call(new: Arrays, n: int) -> Any:
+        first = new(n, c if op == "conv2d" else o, side, side)
+        second = new(n, c, side, side) if op == "conv2d_dw" else new(o, c, 3, 3)
+        return OPS[op](first, second, **attrs, **more)
+
+    return Family(kernel, bars, call, 4 if op == "conv2d_dw" else 1, 512, lambda n: float(n * side**2 * c * o * 9))
+
+
+def lstm(new: Arrays, n: int) -> Any:
+    """One step of an LSTM of 512 units."""
+    size, inputs = 512, 32
+    states = [new(n, size) for _ in range(2)]
+    return OPS["lstm"](
+        new(1, n, inputs), *states, new(4 * size, inputs), new(4 * size, size), None, None, reverse=False
+    )
+
+
+def cross_entropy(new: Arrays, n: int) -> Any:
+    """Losses of n rows of 512 classes."""
+    attrs = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "none"}
+    return OPS["cross_entropy"](new(n, 512), new(n, dtype=dtypes.int64, below=512), None, **attrs)
+
+
+def embedding(new: Arrays, n: int) -> Any:
+    """n rows of a table of 1000 rows of 512 numbers."""
+    return OPS["embedding"](new(n, dtype=dtypes.int64, below=1000), new(1000, 512), padding_idx=None)
+
+
+def dropout(new: Arrays, n: int) -> Any:
+    """Half of n numbers."""
+    return OPS["dropout"](new(n), new(2, dtype=dtypes.int64, below=9), p=0.5)
+
+
+def rows(kernel: str, op: Callable[..., Any], n: int, dtype: Any = dtypes.float32, count: int = 1) -> Family:
+    """An op on `count` arrays of rows of n elements."""
+
+    def call(new: Arrays, m: int) -> Any:
+        return op(*[new(m, n, dtype=dtype) for _ in range(count)])
+
+    return Family(kernel, MEMORY, call, 64, 2**26 // n)
+
+
+def flat(kernel: str, op: Callable[..., Any], dtype: Any = dtypes.float32, count: int = 1) -> Family:
+    """An element-wise op on `count` arrays."""
+
+    def call(new: Arrays, n: int) -> Any:
+        return op(*[new(n, dtype=dtype) for _ in range(count)])
+
+    return Family(kernel, MEMORY, call, 32768, 2**26)
+
+
+def families() -> list[Family]:
+    """Every line of the table."""
+    from dlcore.backends.cuda.ops_copy import contiguous
+
+    f32, f16, bf16, f64 = dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.float64
+    step = F32_SMALL._replace(name="fused step of a recurrent network")
+    return [
+        product("gemm_nn_f32_128", F32_GEMM, "nn", f32, 256),
+        product("gemm_nt_f32_128_any", F32_GEMM, "nt", f32, 256),
+        product("gemm_tn_f32_128", F32_GEMM, "tn", f32, 256),
+        product("gemm_nn_f64_64_any", F64_GEMM, "nn", f64, 128),
+        product("gemm_nn_f16_128", TENSOR_GEMM, "nn", f16, 256),
+        product("gemm_nt_f16_128", TENSOR_GEMM, "nt", f16, 256),
+        product("gemm_tn_bf16_128", TENSOR_GEMM, "tn", bf16, 256),
+        tf32("gemm_nt_tf32_128"),
+        convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
+        convolution("conv_dx_f32_128", F32_CONV, "conv2d_dx"),
+        convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw"),
+        Family("lstm_step_wide_f32", step, lstm, 64, 1024, lambda n: float(n * 4 * 512 * 512)),
+        flat("elementwise_add_f32", dl.add, count=2),
+        flat("elementwise_multiply_f16", dl.multiply, f16, 2),
+        flat("elementwise_gelu_f32", dl.gelu),
+        flat("copy_cast_f32_bf16", lambda x: x.astype(bf16)),
+        rows("copy_strided_b4", lambda x: contiguous(x._array.reshape(-1, 8, 512).swapaxes(0, 1)), 512),
+        rows("copy_transpose_b4", lambda x: contiguous(x._array.T), 512),
+        rows("reduce_warp_sum_f32_f32", lambda x: x.sum(axis=1), 512),
+        rows("reduce_block_sum_f32_f32", lambda x: x.sum(axis=1), 4096),
+        rows("reduce_columns_sum_f32_f32", lambda x: x.sum(axis=0), 4096),
+        rows("softmax_warp_f32", lambda x: dl.softmax(x, axis=-1), 512),
+        rows("softmax_block_f16", lambda x: dl.softmax(x, axis=-1), 4096, f16),
+        rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
+        Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
+        Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
+        Family("random_dropout_f32", MEMORY, dropout, 32768, 2**26),
+    ]

@@ -1,0 +1,193 @@
+"""The table: every kernel file for every architecture, then the ten metrics of each family."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.static import cubin, metrics
+from benchmarks.static.families import Family, families
+from benchmarks.static.metrics import Metric
+from dlcore.backends.cuda import compiler
+from dlcore.backends.cuda.options import ARCHITECTURES
+from dlcore.errors import KernelError
+
+BUDGETS = Path(__file__).with_name("budgets.json")
+Row = dict[str, Metric]
+
+ANCHORS = """\
+On the same scale, main loops by others:
+  f32    cuBLAS 128x128x8, sm_90: 254 registers, FFMA 87.4 %, FFMA/stalls 86.4 %, 21.3 FFMA per LDS.128; 256x128: 88.7 %
+         CUTLASS SIMT 128x128: FFMA 81.4 %; textbook: 32x32 tiles 37.2 %, naive 21.9 %
+  f16    cuBLAS 128x128x32: 141 instructions per 64 HMMA (45 %); CUTLASS bf16: 140 to 162
+         CUTLASS convolution: 196 per 64 HMMA (33 %), gradient of w 338 (19 %)
+"""
+
+COLUMNS = {  # heading: metric, format
+    "regs": ("registers", "{:.0f}"),
+    "spill": ("spills", "{:.0f}"),
+    "math": ("math share", "{:.1%}"),
+    "/stall": ("math / stalls", "{:.1%}"),
+    ":load": ("math : shared loads", "{:.1f}"),
+    "shared": ("shared / math cycles", "{:.2f}"),
+    "wavef": ("wavefronts / ideal", "{:.3f}"),
+    "sector": ("sectors / ideal", "{:.3f}"),
+    "16 B": ("16 bytes at a time", "{:.0%}"),
+    "DRAM": ("DRAM / compulsory", "{:.2f}"),
+    "warps": ("residency", "{:.0f}"),
+    "A100": ("modelled / roofline, A100", "{:.2f}"),
+    "H100": ("modelled / roofline, H100", "{:.2f}"),
+    "4090": ("modelled / roofline, RTX 4090", "{:.2f}"),
+}
+
+
+def cells(row: Row) -> list[str]:
+    """A row's numbers under COLUMNS; a star marks what misses its limit."""
+    found = []
+    for name, form in COLUMNS.values():
+        metric = row.get(name)
+        found.append("-" if metric is None else form.format(metric.value) + "*" * (not metric.held))
+    return found
+
+
+def budgets() -> dict[str, dict[str, dict[str, Any]]]:
+    """Of each kernel the metrics that miss their limits: the number that they may reach all the same, and why."""
+    loaded: dict[str, dict[str, dict[str, Any]]] = json.loads(BUDGETS.read_text())
+    return loaded
+
+
+def over_budget(kernel: str, row: Row) -> list[str]:
+    """What is worse than its limit, or than the number in budgets.json."""
+    allowed = budgets().get(kernel, {})
+    found = []
+    for name, metric in row.items():
+        limit = allowed.get(name, {}).get("limit", metric.limit)
+        if not Metric(metric.value, limit, metric.at_least).held:
+            found.append(f"{kernel}: {name} {metric.value:.3f}, budget {limit:g} ({metric.why})")
+    return found
+
+
+def accept(rows: dict[str, Row]) -> None:
+    """Make what misses now the budget, 2 % wider; reasons that stand in the file stay."""
+    kept = budgets()
+    for kernel, row in rows.items():
+        missed = {name: m for name, m in row.items() if not m.held}
+        old = kept.pop(kernel, {})
+        found = {
+            name: {
+                "limit": float(f"{m.value * (0.98 if m.at_least else 1.02):.4g}"),
+                "why": old.get(name, {}).get("why", m.why),
+            }
+            for name, m in missed.items()
+        }
+        kept |= {kernel: found} if found else {}
+    BUDGETS.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+
+
+def miss(name: str, metric: Metric) -> str:
+    """By how much a metric misses, and what does it."""
+    sign = "<" if metric.at_least else ">"
+    return f"{name} {metric.value:.3g} {sign} {metric.limit:.3g}: {metric.why or 'see above'}"
+
+
+def whole_files(modules: Sequence[str], architectures: Sequence[int], jobs: int) -> dict[str, dict[str, Any]]:
+    """Of every kernel file and architecture: how many kernels, most registers, who spills or has local arrays."""
+    pairs = [(m, a) for m in modules for a in architectures]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda pair: cubin.cubin(*pair), pairs))
+    found: dict[str, dict[str, Any]] = {}
+    for module, arch in pairs:
+        code = metrics.module_code(module, arch)
+        found[f"{module} sm_{arch}"] = {
+            "kernels": len(code),
+            "registers": max(r.registers for r, _ in code.values()),
+            "spilled": {k: r.spilled for k, (r, _) in code.items() if r.spilled},
+            "local in loops": {k: kernel.local for k, (_, kernel) in code.items() if kernel.local},
+        }
+    return found
+
+
+def print_files(files: dict[str, dict[str, Any]]) -> None:
+    """Metric 1 of every kernel."""
+    print(f"{'':24}{'kernels':>8}{'registers':>11}{'spill':>7}{'local memory in loops':>24}")
+    for name, f in files.items():
+        print(f"{name:24}{f['kernels']:8}{f['registers']:11}{len(f['spilled']):7}{len(f['local in loops']):24}")
+    for what in ("spilled", "local in loops"):
+        for name, f in files.items():
+            if f[what]:
+                print(f"{what}, {name}: {listed(f[what])}")
+
+
+def listed(kernels: dict[str, int], most: int = 6) -> str:
+    """The first few names with their numbers."""
+    names = [f"{name} {n}" for name, n in kernels.items()]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def print_rows(rows: dict[str, Row]) -> None:
+    """The ten metrics, and below them what misses."""
+    width = max(map(len, rows)) + 2
+    print("\n" + " " * width + "".join(f"{heading:>8}" for heading in COLUMNS))
+    for kernel, row in rows.items():
+        print(kernel.ljust(width) + "".join(f"{cell:>8}" for cell in cells(row)))
+    print("\nTimes are modelled, none is measured. A star: misses its limit.\n" + ANCHORS)
+    for kernel, row in rows.items():
+        for name, metric in row.items():
+            if not metric.held:
+                why = budgets().get(kernel, {}).get(name, {}).get("why", "")
+                print(f"{kernel}: {miss(name, metric)}{'; ' + why if why else ''}")
+
+
+def markdown(rows: dict[str, Row]) -> str:
+    """The table for the documentation."""
+    lines = ["| kernel | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
+    lines += [f"| {kernel} | " + " | ".join(cells(row)) + " |" for kernel, row in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def all_rows(chosen: list[Family], architectures: Sequence[int], filtered: bool) -> tuple[dict[str, Row], list[str]]:
+    """The row of each family, and of those that have none the reason."""
+    rows, without = {}, []
+    for family in chosen:
+        try:
+            rows[family.kernel] = metrics.row(family, architectures, filtered)
+        except (KernelError, LookupError) as error:
+            without.append(f"{family.kernel}: {error}")
+    return rows, without
+
+
+def main(argv: list[str]) -> None:
+    """Print the table; exit with 1 when something is over budget."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks static", description=__doc__)
+    parser.add_argument("--only", default="", metavar="TEXT", help="families whose kernel's name contains TEXT")
+    parser.add_argument("--arch", default=",".join(map(str, ARCHITECTURES)), help="architectures, e.g. 80,90")
+    parser.add_argument("--jobs", type=int, default=2, help="how many compilers run at once")
+    parser.add_argument("--json", metavar="FILE", help="write everything")
+    parser.add_argument("--accept", action="store_true", help="make what misses now the budget")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table of families")
+    given = parser.parse_args(argv)
+    if reason := cubin.missing():
+        raise SystemExit(reason)
+    architectures = [int(a) for a in given.arch.split(",")]
+    chosen: list[Family] = [f for f in families() if given.only in f.kernel]
+    files = {} if given.only else whole_files(compiler.modules(), architectures, given.jobs)
+    if files:
+        print_files(files)
+    rows, without = all_rows(chosen, architectures, filtered=bool(given.only))
+    print_rows(rows)
+    if given.accept:
+        accept(rows)
+    if given.json:
+        table = {
+            kernel: {name: asdict(m) | {"held": m.held} for name, m in row.items()} for kernel, row in rows.items()
+        }
+        Path(given.json).write_text(json.dumps({"files": files, "families": table}, indent=1) + "\n")
+    if given.markdown:
+        Path(given.markdown).write_text(markdown(rows))
+    if over := [*without, *(text for kernel, row in rows.items() for text in over_budget(kernel, row))]:
+        raise SystemExit("over budget:\n  " + "\n  ".join(over))
