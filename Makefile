@@ -99,5 +99,5 @@ $(VENV)/.docs: $(VENV)/.package
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.test $(VENV)/.demo
-	$(PIP) install '$(TORCH)' 'setuptools>=77' 'pybind11>=2.13'
+	$(PIP) install '$(TORCH)' 'setuptools>=77' 'pybind11>=2.13' nvidia-cuda-nvdisasm
 	@touch $@
