@@ -63,6 +63,26 @@ FAULTY(plain_read_of_a_counter) {
 }
 DL_EXPORT(plain_read_of_a_counter)
 
+FAULTY(last_reader_of_the_warp_writes) {
+  __shared__ float s;
+  if (threadIdx.x == 0) s = n;
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    x[threadIdx.x] = s;               // fault
+    if (threadIdx.x == 31) s = 1.0f;  // fault
+  }
+}
+DL_EXPORT(last_reader_of_the_warp_writes)
+
+FAULTY(last_reader_of_the_block_writes) {
+  __shared__ float s;
+  if (threadIdx.x == 0) s = n;
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) x[threadIdx.x] = s;  // fault
+  if (threadIdx.x == 32) s = 1.0f;                // fault
+}
+DL_EXPORT(last_reader_of_the_block_writes)
+
 // ---- races in global memory
 
 FAULTY(blocks_add_to_the_same) {
@@ -75,6 +95,14 @@ FAULTY(block_overwrites_what_another_reads) {
   x[blockIdx.x * 64 + threadIdx.x] = y;                          // fault
 }
 DL_EXPORT(block_overwrites_what_another_reads)
+
+FAULTY(last_block_to_read_writes) {
+  if (threadIdx.x == 0) {
+    x[128 + blockIdx.x] = x[0];        // fault
+    if (blockIdx.x == 1) x[0] = 1.0f;  // fault
+  }
+}
+DL_EXPORT(last_block_to_read_writes)
 
 FAULTY(no_barrier_in_global_memory) {
   x[threadIdx.x] = n;                          // fault
