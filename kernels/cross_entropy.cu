@@ -230,14 +230,15 @@ template <class T, int LANES>
 DL_DEVICE void cross_entropy_grad_row(const GradientOperands<T>& o, T* dx, unsigned row, int lane, const Shape& shape) {
   const CrossEntropyGrad<T> f(o, row, shape);
   const unsigned long long start = (unsigned long long)row * shape.classes;
-  each_tile<T, LANES>(shape.classes, [&](unsigned base) {
+  DL_ROLLED
+  for (unsigned base = 0; base < shape.classes; base += kTile<T, LANES>) {
     wide<T> part[kPerVector<T>], w[kPerVector<T>];
     load_tile<LANES>(o.x + start, base, shape.classes, lane, shape.vectors, wide<T>(0), part);
     load_weights<LANES>(o.weight, base, lane, shape, w);
     DL_UNROLL
     for (int j = 0; j < kPerVector<T>; ++j) part[j] = f(place<T, LANES>(base, lane, j, shape.vectors), w[j], part[j]);
     store_tile<LANES>(dx + start, base, shape.classes, lane, shape.vectors, part);
-  });
+  }
 }
 
 template <class T, int LANES>
