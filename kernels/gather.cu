@@ -35,22 +35,24 @@ DL_DEVICE void gather(const T* x, T* y, const Place& p, const Position& position
   }
 }
 
-#define DL_GATHER(T, bytes)                                                         \
-  extern "C" __global__ void __launch_bounds__(256)                                 \
-      gather_rows_b##bytes(const T* x, const long long* index, T* y, Place p) {     \
-    gather(x, y, p, [&](unsigned, unsigned j) { return index[j]; });                \
-  }                                                                                 \
-  DL_EXPORT(gather_rows_b##bytes)                                                   \
+#define DL_GATHER_ROWS(T, bytes)                                                \
+  extern "C" __global__ void __launch_bounds__(256)                             \
+      gather_rows_b##bytes(const T* x, const long long* index, T* y, Place p) { \
+    gather(x, y, p, [&](unsigned, unsigned j) { return index[j]; });            \
+  }                                                                             \
+  DL_EXPORT(gather_rows_b##bytes)
+#define DL_GATHER_ELEMENTS(T, bytes)                                                \
   extern "C" __global__ void __launch_bounds__(256)                                 \
       gather_elements_b##bytes(const T* x, const long long* index, T* y, Place p) { \
     gather(x, y, p, [&](unsigned i, unsigned) { return index[i]; });                \
   }                                                                                 \
   DL_EXPORT(gather_elements_b##bytes)
+#define DL_GATHER(T, bytes) DL_GATHER_ROWS(T, bytes) DL_GATHER_ELEMENTS(T, bytes)
 DL_GATHER(unsigned char, 1)
 DL_GATHER(unsigned short, 2)
 DL_GATHER(unsigned, 4)
 DL_GATHER(unsigned long long, 8)
-DL_GATHER(uint4, 16)
+DL_GATHER_ROWS(uint4, 16)
 
 // ---- adding up
 

@@ -51,7 +51,9 @@ def test_slices_of_bools_and_of_positions_of_32_bits(launches):
     x, index = np.arange(12).reshape(4, 3) % 2 == 0, np.asarray([3, -4], np.int32)
     (y,), _ = testing.call(OPS["take"], [x, index], {"axis": 0}, "sim")
     assert np.array_equal(np.asarray(y), x[index])
-    assert launches == ["gather_rows_b1"]
+    (z,), _ = testing.call(OPS["take_along_axis"], [x, index[None, :].repeat(4, 0) % 3], {"axis": 1}, "sim")
+    assert np.array_equal(np.asarray(z), np.take_along_axis(x, index[None, :].repeat(4, 0) % 3, 1))
+    assert launches == ["gather_rows_b1", "gather_elements_b1"]
 
 
 def test_more_elements_than_threads():
