@@ -1,5 +1,6 @@
-"""The PTX interpreter on whole kernels: as checked in, and as nvcc compiles them for two architectures."""
+"""The PTX interpreter on whole kernels: as checked in, as nvcc compiles them for two architectures, and NVRTC."""
 
+import ctypes
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dlcore.backends.cuda import compiler
 from dlcore.errors import KernelError
 from dlcore.sim import engine
 from dlcore.sim.ptx import Module
@@ -24,13 +26,33 @@ def compile_ptx(source, arch, folder):
     return out.read_text()
 
 
+def compile_with_nvrtc(source):
+    """PTX text of a .cu file from NVRTC, for sm_80; skips where there is none."""
+    try:
+        nvrtc = compiler._nvrtc()
+    except KernelError as error:
+        pytest.skip(str(error))
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    text, name = source.read_bytes(), source.name.encode()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None) == 0
+    options = [b"--gpu-architecture=compute_80", b"--fmad=false", b"--generate-line-info"]
+    assert nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)) == 0
+    assert nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size)) == 0
+    ptx = ctypes.create_string_buffer(size.value)
+    assert nvrtc.nvrtcGetPTX(program, ptx) == 0
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return ptx.value.decode()
+
+
 @pytest.fixture(
     scope="module",
-    params=["checked in", *(pytest.param(arch, marks=needs_nvcc) for arch in ("sm_80", "sm_90"))],
+    params=["checked in", *(pytest.param(c, marks=needs_nvcc) for c in ("sm_80", "sm_90")), "NVRTC"],
 )
 def text(request, tmp_path_factory):
     if request.param == "checked in":
         return (FOLDER / "basics.ptx").read_text()
+    if request.param == "NVRTC":
+        return compile_with_nvrtc(FOLDER / "basics.cu")
     return compile_ptx(FOLDER / "basics.cu", request.param, tmp_path_factory.mktemp("ptx"))
 
 

@@ -58,7 +58,7 @@ def single_result(compute: Callable[..., Array], readers: list[Read], write: Cal
 
 def compiled(i: Instruction) -> Step:
     """The Python function that executes an instruction (control flow is the machine's own)."""
-    if (i.opcode in CONTROL and not warp_barrier(i)) or i.opcode in NOTHING or warp_barrier(i):
+    if i.opcode in CONTROL or i.opcode in NOTHING:
         return nothing
     for table in (MEMORY, WARP_WIDE, TENSOR):
         if i.opcode in table:

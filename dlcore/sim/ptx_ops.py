@@ -1,6 +1,7 @@
 """What each arithmetic instruction computes: a `Plan` of a NumPy function and the types of its operands.
 
-Instructions that touch memory, other threads or the flow of control are in `ptx_machine`, `ptx_memory` and `ptx_warp`.
+Comparisons, moves and conversions are in `ptx_moves`; what touches memory or other threads in `ptx_access`,
+`ptx_tensor` and `ptx_warp`; the flow of control in `ptx_machine`.
 """
 
 from __future__ import annotations
