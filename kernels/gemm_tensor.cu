@@ -29,11 +29,9 @@ DL_DEVICE void gemm(const T* a, const T* b, const T* bias, T* c, float* partial,
     gemm<Tile<T>, A, B, WHOLE>(a, b, bias, c, partial, p);                           \
   }                                                                                  \
   DL_EXPORT(name)
-#define DL_GEMM_WHOLE(layout, T, suffix, A, B)                  \
+#define DL_GEMM_SIZES(layout, T, suffix, A, B)                  \
   DL_GEMM(gemm_##layout##_##suffix##_128, T, Large, A, B, true) \
-  DL_GEMM(gemm_##layout##_##suffix##_64, T, Small, A, B, true)
-#define DL_GEMM_SIZES(layout, T, suffix, A, B) \
-  DL_GEMM_WHOLE(layout, T, suffix, A, B)       \
+  DL_GEMM(gemm_##layout##_##suffix##_64, T, Small, A, B, true)  \
   DL_GEMM(gemm_##layout##_##suffix##_64_any, T, Small, A, B, false)
 #define DL_GEMM_LAYOUTS(T, suffix)                       \
   DL_GEMM_SIZES(nn, T, suffix, MmaAlongK, MmaAlongLines) \
@@ -41,4 +39,4 @@ DL_DEVICE void gemm(const T* a, const T* b, const T* bias, T* c, float* partial,
   DL_GEMM_SIZES(tn, T, suffix, MmaAlongLines, MmaAlongLines)
 DL_GEMM_LAYOUTS(__half, f16)
 DL_GEMM_LAYOUTS(__nv_bfloat16, bf16)
-DL_GEMM_WHOLE(nt, float, tf32, MmaAlongK, MmaAlongK)
+DL_GEMM(gemm_nt_tf32_128, float, Large, MmaAlongK, MmaAlongK, true)

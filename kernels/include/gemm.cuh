@@ -66,6 +66,28 @@ struct RowMajor {
   DL_DEVICE wide<T> bias_of(int, int column) const { return bias ? widen(bias[column]) : wide<T>(0); }
 };
 
+// V neighbouring numbers of shared memory. Of 32 bytes, every other group of four lanes takes the second half first, so
+// that eight lanes meet all banks.
+template <class R, int V>
+DL_DEVICE void read_sums(const R* from, R (&to)[V]) {
+  using Chunk = Vec<R, kPerVector<R>>;
+  if constexpr (V == kPerVector<R>) {
+    const Chunk v = *reinterpret_cast<const Chunk*>(from);
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) to[j] = v.at[j];
+  } else {
+    static_assert(V == 2 * kPerVector<R>, "16 or 32 bytes");
+    const bool swapped = threadIdx.x >> 2 & 1;
+    const Chunk v = *reinterpret_cast<const Chunk*>(from + (swapped ? V / 2 : 0));
+    const Chunk w = *reinterpret_cast<const Chunk*>(from + (swapped ? 0 : V / 2));
+    DL_UNROLL
+    for (int j = 0; j < V / 2; ++j) {
+      to[j] = swapped ? w.at[j] : v.at[j];
+      to[j + V / 2] = swapped ? v.at[j] : w.at[j];
+    }
+  }
+}
+
 // The last step for as many elements of a row as a vector holds; `sums` lies in shared memory and belongs to this
 // thread.
 template <class Out, class R>
@@ -78,7 +100,8 @@ DL_DEVICE void emit(const Product& p, const Out& out, R* sums, int row, int colu
     for (int j = 0; j < V; ++j)
       sums[j] = activated(alpha * sums[j] + out.bias_of(row, least(column + j, p.n - 1)), p.activation);
   }
-  const Vec<R, V> x = *reinterpret_cast<const Vec<R, V>*>(sums);
+  Vec<R, V> x;
+  read_sums(sums, x.at);
   Vec<T, V> y;
   DL_UNROLL
   for (int j = 0; j < V; ++j) {

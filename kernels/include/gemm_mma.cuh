@@ -235,8 +235,12 @@ DL_DEVICE void finish_mma(const Product& p, const Share& s, const Out& out, floa
       if (i != piece) continue;
       DL_UNROLL
       for (int j = 0; j < Tile::kAcross; ++j) {
-        *reinterpret_cast<Vec<float, 2>*>(to + j * 8) = {{sum[i][j][0], sum[i][j][1]}};
-        *reinterpret_cast<Vec<float, 2>*>(to + j * 8 + 8 * kStride) = {{sum[i][j][2], sum[i][j][3]}};
+        DL_UNROLL
+        for (int half = 0; half < 2; ++half) {
+          Vec<float, 2> v;
+          v.at[0] = sum[i][j][2 * half], v.at[1] = sum[i][j][2 * half + 1];
+          *reinterpret_cast<Vec<float, 2>*>(to + j * 8 + half * 8 * kStride) = v;
+        }
       }
     }
     __syncthreads();

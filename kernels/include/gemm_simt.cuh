@@ -144,7 +144,7 @@ DL_DEVICE void multiply_simt(A& a, B& b, int left, T* shared, T (&sum)[Tile::kRo
 template <class Tile, class Out, class T>
 DL_DEVICE void finish_simt(const Product& p, const Share& s, const Out& out, T* partial, T* shared,
                            const T (&sum)[Tile::kRows][Tile::kColumns]) {
-  constexpr int V = kPerVector<T>, kLines = Tile::kM / 4, kStride = Tile::kN + 4 * V;
+  constexpr int V = kPerVector<T>, kLines = Tile::kM / 4, kStride = Tile::kN + 2 * V;
   static_assert(kLines * kStride <= Tile::kStages * (Tile::kSizeA + Tile::kSizeB), "two rows a thread fit the stages");
   const Place<Tile> place;
   const int line = place.row / 64 * 8 + place.row % 64 / V;

@@ -45,7 +45,7 @@ F32_ANY = _any(F32, 0.97)
 F64 = _any((Tile("64", 64, 64, 8, 64, 4, 32.0),), 1.0)
 HALF = (Tile("128", 128, 128, 32, 128, 2, 800.0, 49152), Tile("64", 64, 64, 32, 128, 4, 560.0, 24576))
 HALF_ANY = _any(HALF[1:], 0.2)
-TF32 = tuple(t._replace(slab=16, rate=t.rate * 0.4) for t in HALF)
+TF32 = (HALF[0]._replace(slab=16, rate=320.0),)
 
 
 class Work(NamedTuple):
