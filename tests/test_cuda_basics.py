@@ -112,6 +112,11 @@ def test_contiguous_copies(dtype, shape):
     np.testing.assert_array_equal(found, values)
 
 
+def test_a_copy_of_more_axes_than_kernels_walk():
+    x = tensor(np.arange(2**9, dtype=np.float32).reshape((2,) * 9)).permute(8, 6, 4, 2, 0, 7, 5, 3, 1)
+    np.testing.assert_array_equal(x.sum(axis=(0, 3)).numpy(), x.numpy().sum((0, 3)))
+
+
 # ---- element-wise walks
 
 

@@ -284,3 +284,10 @@ def test_apply_visits_children_first():
 def test_parameters_of_ints_are_refused():
     with pytest.raises(DTypeError, match="only floating-point"):
         nn.Parameter(np.arange(3))
+
+
+def test_ops_see_the_new_dtype_of_a_parameter_that_was_used_before():
+    layer = nn.Linear(3, 2)
+    layer(dl.ones((1, 3)))
+    layer.astype("float64")
+    assert dl.tan(layer.weight).dtype == np.float64

@@ -48,7 +48,7 @@ def cast(x: Tensor, dtype: Any) -> None:
 def _replace(x: Tensor, value: Tensor) -> None:
     x.storage()  # counts as an overwrite: a graph that saved the old values raises
     x._version, x._base = x.version, None
-    x._array, x._backend = value._array, value._backend
+    x._array, x._backend, x._meta = value._array, value._backend, None
     if x.grad is not None:
         x.grad = x.grad.to(value.device).astype(value.dtype)
 

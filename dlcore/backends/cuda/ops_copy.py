@@ -9,7 +9,16 @@ import numpy as np
 
 from dlcore import dtypes
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_elementwise import BLOCK, MAX_AXES, MAX_CHUNKS, SUFFIXES, broadcast_strides, grid_of, walk
+from dlcore.backends.cuda.ops_elementwise import (
+    BLOCK,
+    MAX_AXES,
+    MAX_CHUNKS,
+    SUFFIXES,
+    broadcast_strides,
+    grid_of,
+    merged,
+    walk,
+)
 from dlcore.dispatch import Call, implement
 
 Array = Any
@@ -22,6 +31,8 @@ def contiguous(x: Array) -> Array:
     """`x` itself, or a copy of it in C order."""
     if x.flags.c_contiguous:
         return x
+    if len(merged(x.shape, [broadcast_strides(x, x.shape)])[0]) > MAX_AXES + 1:
+        return driver_of(x).xp.ascontiguousarray(x)  # more axes than a kernel walks
     if _is_transposed(x):
         return _transposed(x.swapaxes(-1, -2)).reshape(x.shape)
     return copy(f"copy_strided_b{x.itemsize}", x, x.dtype)
