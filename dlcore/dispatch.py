@@ -82,7 +82,8 @@ class Variant(NamedTuple):
 
     name: str
     fn: Callable[..., Any]
-    refuse: Callable[[Call], str | None] | None
+    refuse: Callable[[Call], str | None] | None = None
+    numbers: bool = False  # takes Python floats as they are, beside an array
 
 
 class Plan(NamedTuple):
@@ -131,16 +132,21 @@ _blocks = _Blocks()  # the `device` blocks that this thread is inside of
 
 
 def implement(
-    op: str, backend: str, variant: str = "native", refuse: Callable[[Call], str | None] | None = None
+    op: str,
+    backend: str,
+    variant: str = "native",
+    refuse: Callable[[Call], str | None] | None = None,
+    numbers: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: register `fn(*arrays, **attrs)` as an implementation; the latest registered is tried first.
 
     `refuse(call)` returns why this variant cannot take a call, or None. Operands arrive checked, on the device and in
-    the promoted dtype, but with any strides; outputs must have the shapes and dtypes that the op's record says.
+    the promoted dtype, but with any strides; outputs must have the shapes and dtypes that the op's record says. With
+    `numbers`, Python floats beside an array arrive as they are, not as arrays.
     """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
-        _variants.setdefault((op, backend), []).insert(0, Variant(variant, fn, refuse))
+        _variants.setdefault((op, backend), []).insert(0, Variant(variant, fn, refuse, numbers))
         return fn
 
     return register
@@ -310,10 +316,13 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     dims, output_shapes = op.resolve(shapes, attrs)
     promoted, casts = _promotion(op, arrays)
     call = Call(op, tuple(shapes), promoted, dims, attrs)
-    variant, run = choose(call, backend)
+    variant = choose(call, backend)
+    run = variant.fn
     outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
-    if variant == "reference":
+    if variant.name == "reference":
         run = _checked(run, op, outputs, backend)
+    if variant.numbers and any(hasattr(a, "dtype") for a in arrays):
+        casts = tuple((i, dtype) for i, dtype in casts if type(arrays[i]) is not float)
     count = len(arrays)
     differentiable = op.differentiable + op.differentiable[-1:] * (count - len(op.differentiable))
     metas = [None if a is None else Meta(getattr(a, "shape", ()), getattr(a, "dtype", None)) for a in arrays]
@@ -323,7 +332,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
         op,
         backend,
         run,
-        variant,
+        variant.name,
         casts,
         differentiable[:count],
         tuple(metas),
@@ -337,23 +346,23 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     )
 
 
-def choose(call: Call, backend: Backend) -> tuple[str, Callable[..., Any]]:
+def choose(call: Call, backend: Backend) -> Variant:
     """The first variant that takes the call (a forced one from `DLCORE_VARIANT`), else the reference."""
     forced = settings.get("VARIANT").get(call.op.name)
     refused: list[str] = []
-    for name, fn, refuse in variants(call.op.name, backend.kernels):
-        if forced not in (None, name):
+    for variant in variants(call.op.name, backend.kernels):
+        if forced not in (None, variant.name):
             continue
-        reason = refuse(call) if refuse else None
+        reason = variant.refuse(call) if variant.refuse else None
         if reason is None:
-            return name, fn
-        refused.append(f"{name}: {reason}")
+            return variant
+        refused.append(f"{variant.name}: {reason}")
     if forced not in (None, "reference"):
         raise BackendError(f"{call.op.name}: variant {forced!r} {refused or 'does not exist'} on {backend.name}")
     if settings.get("STRICT") and backend.kernels != "numpy" and not call.op.view and not forced:
         why = "; ".join(refused) or "there is none"
         raise BackendError(f"{call.op.name}: no native kernel on {backend.name} ({why}) and DLCORE_STRICT=1")
-    return "reference", backend.reference(call.op)
+    return Variant("reference", backend.reference(call.op))
 
 
 def _promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], ...]]:

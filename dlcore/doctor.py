@@ -75,11 +75,11 @@ def _cpu() -> str:
 def path(op: Op, backend: Backend) -> tuple[str, list[str]]:
     """Variant that takes the op's first float32 sample on a backend, and why faster ones refused it."""
     refused: list[str] = []
-    for name, _, refuse in variants(op.name, backend.kernels):
-        reason = refuse(_example(op)) if refuse else None
+    for variant in variants(op.name, backend.kernels):
+        reason = variant.refuse(_example(op)) if variant.refuse else None
         if reason is None:
-            return name, refused
-        refused.append(f"{name}: {reason}")
+            return variant.name, refused
+        refused.append(f"{variant.name}: {reason}")
     return "reference", refused
 
 

@@ -159,6 +159,38 @@ def test_debug_traps_a_kernel_with_the_wrong_dtype():
     get_backend("numpy").plans.clear()
 
 
+@pytest.fixture
+def seen():
+    """Types of the operands of every call of `add`, by a variant that takes numbers."""
+    kinds = []
+
+    def add(a, b):
+        kinds.append((type(a), type(b)))
+        return np.add(a, b)
+
+    implement("add", "numpy", "numbers", numbers=True)(add)
+    get_backend("numpy").plans.clear()
+    yield kinds
+    variants("add", "numpy").pop(0)
+    get_backend("numpy").plans.clear()
+
+
+@pytest.mark.parametrize(
+    ("operands", "expected"),
+    [
+        ((np.ones(2, np.float32), 2.5), (np.ndarray, float)),
+        ((2.5, np.ones(2, np.float32)), (float, np.ndarray)),
+        ((np.ones(2, np.float32), 2), (np.ndarray, np.ndarray)),
+        ((1.5, 2.5), (np.ndarray, np.ndarray)),
+    ],
+    ids=["second", "first", "int", "no array"],
+)
+def test_only_floats_beside_an_array_arrive_as_numbers(seen, operands, expected):
+    with dl.device("numpy"):
+        dl.add(*[dl.asarray(x) if isinstance(x, np.ndarray) else x for x in operands])
+    assert seen == [expected]
+
+
 def test_plans_do_not_grow_without_bound(monkeypatch):
     backend = get_backend("numpy")
     backend.plans.clear()

@@ -32,7 +32,7 @@ def _native(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 for _name in PLAIN:
-    _native(_name)(getattr(_C, _name))
+    implement(_name, "cpu", refuse=refuse_all_but_f32_f64, numbers=True)(getattr(_C, _name))
 
 
 @_native("clip")
