@@ -2,18 +2,19 @@
 //
 // Slabs of 64 bytes of k pass through three stages of shared memory, filled by cp.async two slabs ahead. An operand
 // lies there as it lies in global memory: line by line where k is contiguous, else k by k. Its 16-byte chunks are
-// permuted by XOR, so that the eight rows of a matrix that ldmatrix loads lie in different banks. Four warps own a
-// quarter each.
+// permuted by XOR, so that the eight rows of a matrix that ldmatrix loads lie in different banks. The warps form a
+// grid; each owns every kWarpsDown-th 16 rows and every kWarpsAcross-th 16 columns of the tile, so that where it reads
+// k by k, few addresses differ in the permuted bits.
 #pragma once
 #include "gemm.cuh"
 
-template <class T, int M, int N>
+template <class T, int M, int N, int WARP = (M < 128 ? 32 : 64)>
 struct MmaTile {
   using Element = T;
-  static constexpr int kM = M, kN = N, kThreads = 128, kStages = 3;
+  static constexpr int kM = M, kN = N, kStages = 3;
+  static constexpr int kWarpsDown = M / WARP, kWarpsAcross = N / WARP, kThreads = 32 * kWarpsDown * kWarpsAcross;
   static constexpr int kChunk = 16 / int(sizeof(T)), kSlab = 4 * kChunk;  // k's in 16 bytes, in a slab
-  static constexpr int kWarpM = M / 2, kWarpN = N / 2;
-  static constexpr int kDown = kWarpM / 16, kAcross = kWarpN / 8;  // 16 x 8 blocks of C that a warp owns
+  static constexpr int kDown = WARP / 16, kAcross = WARP / 8;             // 16 x 8 blocks of C that a warp owns
   static constexpr int kSizeA = kM * kSlab, kSizeB = kN * kSlab;
   static constexpr int kBytes = kStages * (kSizeA + kSizeB) * int(sizeof(T));
 };
@@ -71,68 +72,73 @@ template <class Tile, int LINES, bool WHOLE>
 struct MmaAlongLines {
   using T = typename Tile::Element;
   static constexpr bool kByLine = false;
-  static constexpr int kCopies = LINES / (4 * Tile::kChunk), kStep = 4;  // chunks
-  static_assert(Tile::kThreads == 4 * Tile::kSlab, "four threads bring one k");
+  static constexpr int kStep = Tile::kThreads / 8, kDown = Tile::kSlab / kStep;  // k's, of which 8 chunks come at once
+  static constexpr int kNext = 8 * Tile::kChunk, kAcross = LINES / kNext;        // lines to a thread's next chunk
   const T* x;
-  long long step;  // from a slab to the next
-  unsigned offset[kCopies];
+  long long step;  // from a k of this thread to its next
+  unsigned offset[kAcross];
   int here;  // lines from this thread's first chunk on
 
   DL_DEVICE MmaAlongLines(const T* x, unsigned ld, int line, int lines, int k)
-      : step((long long)Tile::kSlab * ld), here(lines - line - chunk() * Tile::kChunk) {
+      : step((long long)kStep * ld), here(lines - line - chunk() * Tile::kChunk) {
     const int last = WHOLE ? lines - Tile::kChunk : lines, first = least(line + chunk() * Tile::kChunk, last);
     this->x = x + (long long)(k + own()) * ld + first;
     DL_UNROLL
-    for (int i = 0; i < kCopies; ++i) offset[i] = least(line + (chunk() + i * kStep) * Tile::kChunk, last) - first;
+    for (int i = 0; i < kAcross; ++i) offset[i] = least(line + chunk() * Tile::kChunk + i * kNext, last) - first;
   }
-  DL_DEVICE static int own() { return threadIdx.x % 8 + threadIdx.x / 32 * 8; }
-  DL_DEVICE static int chunk() { return threadIdx.x / 8 % 4; }
+  DL_DEVICE static int own() { return threadIdx.x / 8; }
+  DL_DEVICE static int chunk() { return threadIdx.x % 8; }
   DL_DEVICE void fetch(T* slab, int left) {
+    T* to = slab + chunk_in_k<Tile, LINES>(own(), chunk());
     DL_UNROLL
-    for (int i = 0; i < kCopies; ++i) {
-      T* to = slab + chunk_in_k<Tile, LINES>(own(), chunk() + i * kStep);
-      if constexpr (WHOLE) dl::cp_async<16>(to, x + offset[i], left > own());
-      else copy_part(to, x + offset[i], left > own() ? here - i * kStep * Tile::kChunk : 0);
+    for (int j = 0; j < kDown; ++j, x += step) {
+      const bool inside = left > own() + j * kStep;
+      DL_UNROLL
+      for (int i = 0; i < kAcross; ++i) {
+        if constexpr (WHOLE) dl::cp_async<16>(to + j * kStep * LINES + i * kNext, x + offset[i], inside);
+        else copy_part(to + j * kStep * LINES + i * kNext, x + offset[i], inside ? here - i * kNext : 0);
+      }
     }
-    x += step;
   }
 };
 
-// ---- fragments: 16 lines x 32 bytes of k at a time, as four 8x8 matrices
+// ---- fragments: 16 lines x 32 bytes of k at a time, as four 8x8 matrices; the i-th of warp w of WARPS begins at line
+// 16 (i WARPS + w)
 
 // A's come as (lines, k): (first, first), (second, first), ...; B's as (first, first), (first, second), ...
-template <class Tile, int LINES, int COUNT, bool OF_A, bool BY_LINE>
+template <class Tile, int LINES, int WARPS, bool OF_A, bool BY_LINE>
 struct Fragments;
 
-template <class Tile, int LINES, int COUNT, bool OF_A>
-struct Fragments<Tile, LINES, COUNT, OF_A, true> {
+template <class Tile, int LINES, int WARPS, bool OF_A>
+struct Fragments<Tile, LINES, WARPS, OF_A, true> {
   static constexpr int kBytes = sizeof(typename Tile::Element);
   int offset[2];  // in bytes, of either half of the slab
-  DL_DEVICE explicit Fragments(int line) {
+  DL_DEVICE explicit Fragments(int warp) {
     const int lane = threadIdx.x % 32, low = lane >> 3 & 1, high = lane >> 4;
     DL_UNROLL
     for (int half = 0; half < 2; ++half)
       offset[half] =
-          kBytes * chunk_in_line<Tile>(line + lane % 8 + 8 * (OF_A ? low : high), 2 * half + (OF_A ? high : low));
+          kBytes * chunk_in_line<Tile>(16 * warp + lane % 8 + 8 * (OF_A ? low : high), 2 * half + (OF_A ? high : low));
   }
   DL_DEVICE void read(const char* slab, int half, int i, unsigned (&fragment)[4]) const {
-    dl::ldmatrix<4>(fragment, slab + offset[half] + i * 16 * Tile::kSlab * kBytes);
+    dl::ldmatrix<4>(fragment, slab + offset[half] + i * WARPS * 16 * Tile::kSlab * kBytes);
   }
 };
 
-template <class Tile, int LINES, int COUNT, bool OF_A>
-struct Fragments<Tile, LINES, COUNT, OF_A, false> {
+template <class Tile, int LINES, int WARPS, bool OF_A>
+struct Fragments<Tile, LINES, WARPS, OF_A, false> {
   static constexpr int kBytes = sizeof(typename Tile::Element);
-  int offset[COUNT];  // in bytes
-  DL_DEVICE explicit Fragments(int line) {
+  static constexpr int kOffsets = 4 / WARPS;  // fragments until 8 chunks have passed, which XOR does not tell apart
+  int offset[kOffsets];                       // in bytes
+  DL_DEVICE explicit Fragments(int warp) {
     const int lane = threadIdx.x % 32, low = lane >> 3 & 1, high = lane >> 4;
     DL_UNROLL
-    for (int i = 0; i < COUNT; ++i)
-      offset[i] =
-          kBytes * chunk_in_k<Tile, LINES>(lane % 8 + 8 * (OF_A ? high : low), line / 8 + 2 * i + (OF_A ? low : high));
+    for (int i = 0; i < kOffsets; ++i)
+      offset[i] = kBytes * chunk_in_k<Tile, LINES>(lane % 8 + 8 * (OF_A ? high : low),
+                                                   2 * (i * WARPS + warp) + (OF_A ? low : high));
   }
   DL_DEVICE void read(const char* slab, int half, int i, unsigned (&fragment)[4]) const {
-    dl::ldmatrix<4, true>(fragment, slab + offset[i] + half * 16 * LINES * kBytes);
+    dl::ldmatrix<4, true>(fragment, slab + offset[i % kOffsets] + i / kOffsets * 128 + half * 16 * LINES * kBytes);
   }
 };
 
@@ -159,9 +165,10 @@ DL_DEVICE void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigne
 template <class Tile, class A, class B, class T>
 DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::kDown][Tile::kAcross][4]) {
   constexpr int kStages = Tile::kStages;
+  constexpr int kWarpsDown = Tile::kWarpsDown, kWarpsAcross = Tile::kWarpsAcross;
   const int warp = threadIdx.x / 32;
-  const Fragments<Tile, Tile::kM, Tile::kDown, true, A::kByLine> of_a(warp / 2 * Tile::kWarpM);
-  const Fragments<Tile, Tile::kN, Tile::kAcross / 2, false, B::kByLine> of_b(warp % 2 * Tile::kWarpN);
+  const Fragments<Tile, Tile::kM, kWarpsDown, true, A::kByLine> of_a(warp / kWarpsAcross);
+  const Fragments<Tile, Tile::kN, kWarpsAcross, false, B::kByLine> of_b(warp % kWarpsAcross);
   constexpr int kSizeA = Tile::kSizeA * int(sizeof(T)), kStage = Tile::kBytes / kStages, kEnd = Tile::kBytes;
   char* const base = reinterpret_cast<char*>(shared);
   auto fetch = [&](int stage) {  // stages by their first byte
@@ -196,7 +203,7 @@ DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::
     }
   };
   read(0, 0);
-  int current = 0, next = kEnd - kStage;
+  int current = 0, freed = kEnd - kStage;  // the stage in use, and the one that was before it
   DL_ROLLED
   while (left > (1 - kStages) * Tile::kSlab) {
     DL_UNROLL
@@ -204,13 +211,11 @@ DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::
       if (half == 1) {
         dl::cp_async_wait<kStages - 2>();
         __syncthreads();
+        freed = current;
         current = current + kStage == kEnd ? 0 : current + kStage;
       }
       read(current, 1 - half);
-      if (half == 0) {
-        fetch(next);
-        next = next + kStage == kEnd ? 0 : next + kStage;
-      }
+      if (half == 0) fetch(freed);
       DL_UNROLL
       for (int i = 0; i < Tile::kDown; ++i) DL_UNROLL
       for (int j = 0; j < Tile::kAcross; ++j) multiply_add(sum[i][j], rows[half][i], columns[half][j], T{});
@@ -223,10 +228,10 @@ DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::
 template <class Tile, class Out>
 DL_DEVICE void finish_mma(const Product& p, const Share& s, const Out& out, float* partial, float* shared,
                           const float (&sum)[Tile::kDown][Tile::kAcross][4]) {
-  constexpr int kStride = Tile::kN + 8;
-  static_assert(32 * kStride * 4 <= Tile::kBytes, "16 rows a warp fit the stages");
+  constexpr int kStride = Tile::kN + 8, kRows = 16 * Tile::kWarpsDown, kWarpsAcross = Tile::kWarpsAcross;
+  static_assert(kRows * kStride * 4 <= Tile::kBytes, "16 rows a warp fit the stages");
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  float* const to = shared + (warp / 2 * 16 + lane / 4) * kStride + warp % 2 * Tile::kWarpN + lane % 4 * 2;
+  float* const to = shared + (warp / kWarpsAcross * 16 + lane / 4) * kStride + warp % kWarpsAcross * 16 + lane % 4 * 2;
   DL_ROLLED
   for (int piece = 0; piece < Tile::kDown; ++piece) {
     __syncthreads();
@@ -239,12 +244,12 @@ DL_DEVICE void finish_mma(const Product& p, const Share& s, const Out& out, floa
         for (int half = 0; half < 2; ++half) {
           Vec<float, 2> v;
           v.at[0] = sum[i][j][2 * half], v.at[1] = sum[i][j][2 * half + 1];
-          *reinterpret_cast<Vec<float, 2>*>(to + j * 8 + half * 8 * kStride) = v;
+          *reinterpret_cast<Vec<float, 2>*>(to + j / 2 * 16 * kWarpsAcross + j % 2 * 8 + half * 8 * kStride) = v;
         }
       }
     }
     __syncthreads();
-    emit_rows<Tile::kThreads, 32, Tile::kN, kStride>(
-        p, s, out, partial, shared, [=](int own) { return own / 16 * Tile::kWarpM + piece * 16 + own % 16; });
+    emit_rows<Tile::kThreads, kRows, Tile::kN, kStride>(p, s, out, partial, shared,
+                                                        [=](int own) { return piece * kRows + own; });
   }
 }

@@ -12,7 +12,7 @@ struct SimtTile {
   using Element = T;
   static constexpr int kM = M, kN = N, kRows = 8, kColumns = PER_THREAD;
   static constexpr int kSlab = 8, kStages = 3;
-  static constexpr int kPad = 4;  // lets the transposing copies of 8 k's x 4 lines hit all banks
+  static constexpr int kPad = kPerVector<T>;  // lets the transposing copies of 8 k's x 4 lines hit all banks
   static constexpr int kAcross = kN / (4 * kColumns), kThreads = 32 * (kM / 64) * kAcross;
   static constexpr int kSizeA = kSlab * (kM + kPad), kSizeB = kSlab * (kN + kPad);
 };
