@@ -235,16 +235,12 @@ DL_MMA(mma_m16n8k16_bf16, simt::kBf16, "m16n8k16.row.col.f32.bf16.bf16.f32")
 DL_MMA(mma_m16n8k16_f16, simt::kF16, "m16n8k16.row.col.f32.f16.f16.f32")
 #undef DL_MMA
 
-// Rounds to tf32 (10 bits of mantissa), ties away from zero; tensor cores ignore the lower bits of what is not rounded.
+// What tensor cores, which ignore the lowest 13 bits, take for x rounded to tf32 (10 bits of mantissa), ties away from
+// zero. Infinities and NaNs stay as they are.
 DL_DEVICE unsigned cvt_tf32(float x) {
-#ifdef DL_SIM
   unsigned bits = __float_as_uint(x);
-  return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
-#else
-  unsigned bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  if (fabsf(x) < INFINITY) bits += 0x1000u;
   return bits;
-#endif
 }
 
 // ---- warps and grids
