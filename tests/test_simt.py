@@ -385,3 +385,14 @@ def test_an_image_is_built_once_and_again_when_its_source_changes(tmp_path):
         assert x[0] == expected
     for path in (first, second, third):
         path.unlink()
+
+
+def test_a_kernel_is_built_again_for_a_header_that_it_includes_and_for_no_other(tmp_path):
+    source, near, far = (tmp_path / name for name in ("kernel.cu", "near.cuh", "far.cuh"))
+    source.write_text('#include "near.cuh"\nextern "C" __global__ void k(int* x) { *x = 1; }\nDL_EXPORT(k)\n')
+    near.write_text('#include "dl.cuh"\n')
+    first = build.kernel(source)
+    far.write_text("#define FAR")
+    assert build.kernel(source) == first
+    near.write_text('#include "dl.cuh"\n#define NEAR\n')
+    assert build.kernel(source) != first

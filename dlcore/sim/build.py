@@ -227,8 +227,17 @@ def _header_folders(source: Path) -> list[Path]:
     return [source.parent, source.parent / "include", kernel_sources() / "include"]
 
 
+_INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"', re.MULTILINE)
+
+
 def _inputs(source: Path) -> list[Path]:
-    return [source, *(header for folder in _header_folders(source) for header in sorted(folder.glob("*.cuh")))]
+    """The file and the headers that it includes, directly or not (but the runtime's, which name its folder)."""
+    found = [source]
+    for file in found:  # which grows meanwhile
+        paths = [[f / name for f in _header_folders(source)] for name in _INCLUDE.findall(file.read_text())]
+        headers = [next((p for p in places if p.is_file()), None) for places in paths]
+        found += [h for h in dict.fromkeys(headers) if h and h not in found]
+    return found
 
 
 def _build_runtime(folder: Path, scratch: Path) -> None:
