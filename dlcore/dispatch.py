@@ -314,7 +314,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
         raise ShapeError(f"{op.name}: expected {op.signature.expected()}; got {len(arrays)} operands")
     shapes: list[Shape | None] = [None if a is None else getattr(a, "shape", ()) for a in arrays]
     dims, output_shapes = op.resolve(shapes, attrs)
-    promoted, casts = _promotion(op, arrays)
+    promoted, casts = promotion(op, arrays)
     call = Call(op, tuple(shapes), promoted, dims, attrs)
     variant = choose(call, backend)
     run = variant.fn
@@ -365,7 +365,7 @@ def choose(call: Call, backend: Backend) -> Variant:
     return Variant("reference", backend.reference(call.op))
 
 
-def _promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], ...]]:
+def promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], ...]]:
     """The common dtype of the operands, and the casts that bring them there."""
     kinds = [op.signature.operand(i).kind for i in range(len(arrays))]
     joining = [i for i, a in enumerate(arrays) if a is not None and kinds[i] in ("", "float")]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import dlcore  # noqa: F401  (fills the op table)
 from dlcore import dtypes, settings, testing
-from dlcore.dispatch import Backend, Call, get_backend, variants
+from dlcore.dispatch import Backend, Call, get_backend, promotion, variants
 from dlcore.errors import BackendError
 from dlcore.op import OPS, Op
 
@@ -73,22 +73,27 @@ def _cpu() -> str:
 
 
 def path(op: Op, backend: Backend) -> tuple[str, list[str]]:
-    """Variant that takes the op's first float32 sample on a backend, and why faster ones refused it."""
+    """Variant that takes the op's first float32 sample on a backend, and why faster ones refused it.
+
+    "view" where there is nothing to run.
+    """
     refused: list[str] = []
     for variant in variants(op.name, backend.kernels):
         reason = variant.refuse(_example(op)) if variant.refuse else None
         if reason is None:
             return variant.name, refused
         refused.append(f"{variant.name}: {reason}")
-    return "reference", refused
+    return "view" if op.view and op.dtype is None else "reference", refused
 
 
 def _example(op: Op) -> Call:
     s = testing.samples(op)[0]
-    shapes = [getattr(x, "shape", None) if x is None else getattr(x, "shape", ()) for x in testing.arrays(op, s)]
+    arrays = testing.arrays(op, s, dtypes.float32)
+    shapes = [None if x is None else getattr(x, "shape", ()) for x in arrays]
     attrs = {**op.attrs, **s.attrs}
     dims, _ = op.resolve(shapes, attrs)
-    return Call(op, tuple(shapes), dtypes.float32, dims, attrs)
+    promoted, _ = promotion(op, [*arrays, *(None,) * (op.arity - len(arrays))])
+    return Call(op, tuple(shapes), promoted, dims, attrs)
 
 
 def op_table() -> Iterator[str]:

@@ -4,7 +4,7 @@
 // Operands broadcast with any strides (`Walk` of strided.cuh); a null operand is the number in walk.scalar.
 // Grid: any, threads stride over 16-byte chunks of the output; block: 256; no shared memory.
 // Every access of a contiguous operand moves 16 bytes where walk.vectors says that rows allow it.
-#include "strided.cuh"
+#include "elementwise.cuh"
 
 // X(name, value): of a, b, c in the wide type R of T
 #define DL_UNARY(X)                                                        \
@@ -58,7 +58,7 @@
 
 #define DL_TERNARY(X)      \
   X(lerp, a + c * (b - a)) \
-  X(clip, a != a ? a : a < b ? b : a > c ? c : a)
+  X(clip, bounded(a, b, c))
 
 #define DL_COMPARISON(X)   \
   X(less, a < b)           \
@@ -109,101 +109,37 @@ DL_DEVICE R gelu_tanh_slope(R a) {
   return R(0.5) * (R(1) + t) + R(0.5) * a * (R(1) - t * t) * rate;
 }
 
-template <class T, class U, int N, class F>
-DL_DEVICE void map(const T* const (&x)[N], U* y, const Walk<N>& walk, F f) {
-  constexpr int V = kPerVector<T>;
-  DL_ROLLED
-  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < walk.chunks; i += gridDim.x * blockDim.x) {
-    const unsigned row = i / walk.chunks_per_row;
-    const long long first = (long long)(i - row * walk.chunks_per_row) * V;
-    const int count = walk.inner - first < V ? int(walk.inner - first) : V;
-    long long offset[N];
-    row_offsets(walk, row, offset);
-    Vec<T, V> in[N];
-    DL_UNROLL
-    for (int k = 0; k < N; ++k)
-      load_chunk(x[k], offset[k] + first * walk.inner_stride[k], walk.inner_stride[k], count, walk.vectors,
-                 walk.scalar[k], in[k]);
-    Vec<U, V> out;
-    DL_UNROLL
-    for (int j = 0; j < V; ++j) out.at[j] = f(in, j);
-    store_chunk(y, row * walk.inner + first, count, walk.vectors, out);
-  }
-}
-
-#define DL_UNARY_KERNEL(T, suffix, name, value)                                                                      \
-  extern "C" __global__ void __launch_bounds__(256) elementwise_##name##_##suffix(const T* x0, T* y, Walk<1> walk) { \
-    map<T, T, 1>({x0}, y, walk, [](const auto& in, int j) {                                                          \
-      using R = wide<T>;                                                                                             \
-      const R a = widen(in[0].at[j]);                                                                                \
-      return narrow<T>(R(value));                                                                                    \
-    });                                                                                                              \
-  }                                                                                                                  \
-  DL_EXPORT(elementwise_##name##_##suffix)
-
-#define DL_BINARY_KERNEL(T, suffix, name, value)                                    \
-  extern "C" __global__ void __launch_bounds__(256)                                 \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, T* y, Walk<2> walk) { \
-    map<T, T, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                     \
-      using R = wide<T>;                                                            \
-      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]);                       \
-      return narrow<T>(R(value));                                                   \
-    });                                                                             \
-  }                                                                                 \
-  DL_EXPORT(elementwise_##name##_##suffix)
-
-#define DL_TERNARY_KERNEL(T, suffix, name, value)                                                \
-  extern "C" __global__ void __launch_bounds__(256)                                              \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, const T* x2, T* y, Walk<3> walk) { \
-    map<T, T, 3>({x0, x1, x2}, y, walk, [](const auto& in, int j) {                              \
-      using R = wide<T>;                                                                         \
-      const R a = widen(in[0].at[j]), b = widen(in[1].at[j]), c = widen(in[2].at[j]);            \
-      return narrow<T>(R(value));                                                                \
-    });                                                                                          \
-  }                                                                                              \
-  DL_EXPORT(elementwise_##name##_##suffix)
-
-#define DL_COMPARISON_KERNEL(T, suffix, name, value)                                   \
-  extern "C" __global__ void __launch_bounds__(256)                                    \
-      elementwise_##name##_##suffix(const T* x0, const T* x1, bool* y, Walk<2> walk) { \
-    map<T, bool, 2>({x0, x1}, y, walk, [](const auto& in, int j) {                     \
-      const wide<T> a = widen(in[0].at[j]), b = widen(in[1].at[j]);                    \
-      return bool(value);                                                              \
-    });                                                                                \
-  }                                                                                    \
-  DL_EXPORT(elementwise_##name##_##suffix)
-
-#define DL_F32_UNARY(name, value) DL_UNARY_KERNEL(float, f32, name, value)
-#define DL_F64_UNARY(name, value) DL_UNARY_KERNEL(double, f64, name, value)
-#define DL_F16_UNARY(name, value) DL_UNARY_KERNEL(__half, f16, name, value)
-#define DL_BF16_UNARY(name, value) DL_UNARY_KERNEL(__nv_bfloat16, bf16, name, value)
+#define DL_F32_UNARY(name, value) DL_UNARY_KERNEL(float, elementwise_##name##_f32, value)
+#define DL_F64_UNARY(name, value) DL_UNARY_KERNEL(double, elementwise_##name##_f64, value)
+#define DL_F16_UNARY(name, value) DL_UNARY_KERNEL(__half, elementwise_##name##_f16, value)
+#define DL_BF16_UNARY(name, value) DL_UNARY_KERNEL(__nv_bfloat16, elementwise_##name##_bf16, value)
 DL_UNARY(DL_F32_UNARY)
 DL_UNARY(DL_F64_UNARY)
 DL_UNARY(DL_F16_UNARY)
 DL_UNARY(DL_BF16_UNARY)
 
-#define DL_F32_BINARY(name, value) DL_BINARY_KERNEL(float, f32, name, value)
-#define DL_F64_BINARY(name, value) DL_BINARY_KERNEL(double, f64, name, value)
-#define DL_F16_BINARY(name, value) DL_BINARY_KERNEL(__half, f16, name, value)
-#define DL_BF16_BINARY(name, value) DL_BINARY_KERNEL(__nv_bfloat16, bf16, name, value)
+#define DL_F32_BINARY(name, value) DL_BINARY_KERNEL(float, elementwise_##name##_f32, value)
+#define DL_F64_BINARY(name, value) DL_BINARY_KERNEL(double, elementwise_##name##_f64, value)
+#define DL_F16_BINARY(name, value) DL_BINARY_KERNEL(__half, elementwise_##name##_f16, value)
+#define DL_BF16_BINARY(name, value) DL_BINARY_KERNEL(__nv_bfloat16, elementwise_##name##_bf16, value)
 DL_BINARY(DL_F32_BINARY)
 DL_BINARY(DL_F64_BINARY)
 DL_BINARY(DL_F16_BINARY)
 DL_BINARY(DL_BF16_BINARY)
 
-#define DL_F32_TERNARY(name, value) DL_TERNARY_KERNEL(float, f32, name, value)
-#define DL_F64_TERNARY(name, value) DL_TERNARY_KERNEL(double, f64, name, value)
-#define DL_F16_TERNARY(name, value) DL_TERNARY_KERNEL(__half, f16, name, value)
-#define DL_BF16_TERNARY(name, value) DL_TERNARY_KERNEL(__nv_bfloat16, bf16, name, value)
+#define DL_F32_TERNARY(name, value) DL_TERNARY_KERNEL(float, elementwise_##name##_f32, value)
+#define DL_F64_TERNARY(name, value) DL_TERNARY_KERNEL(double, elementwise_##name##_f64, value)
+#define DL_F16_TERNARY(name, value) DL_TERNARY_KERNEL(__half, elementwise_##name##_f16, value)
+#define DL_BF16_TERNARY(name, value) DL_TERNARY_KERNEL(__nv_bfloat16, elementwise_##name##_bf16, value)
 DL_TERNARY(DL_F32_TERNARY)
 DL_TERNARY(DL_F64_TERNARY)
 DL_TERNARY(DL_F16_TERNARY)
 DL_TERNARY(DL_BF16_TERNARY)
 
-#define DL_F32_COMPARISON(name, value) DL_COMPARISON_KERNEL(float, f32, name, value)
-#define DL_F64_COMPARISON(name, value) DL_COMPARISON_KERNEL(double, f64, name, value)
-#define DL_F16_COMPARISON(name, value) DL_COMPARISON_KERNEL(__half, f16, name, value)
-#define DL_BF16_COMPARISON(name, value) DL_COMPARISON_KERNEL(__nv_bfloat16, bf16, name, value)
+#define DL_F32_COMPARISON(name, value) DL_COMPARISON_KERNEL(float, elementwise_##name##_f32, value)
+#define DL_F64_COMPARISON(name, value) DL_COMPARISON_KERNEL(double, elementwise_##name##_f64, value)
+#define DL_F16_COMPARISON(name, value) DL_COMPARISON_KERNEL(__half, elementwise_##name##_f16, value)
+#define DL_BF16_COMPARISON(name, value) DL_COMPARISON_KERNEL(__nv_bfloat16, elementwise_##name##_bf16, value)
 DL_COMPARISON(DL_F32_COMPARISON)
 DL_COMPARISON(DL_F64_COMPARISON)
 DL_COMPARISON(DL_F16_COMPARISON)

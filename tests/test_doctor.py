@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from dlcore.__main__ import main
+from dlcore.dispatch import get_backend
+from dlcore.doctor import path
 from dlcore.op import OPS
 
 
@@ -42,3 +44,12 @@ def test_the_op_table_in_the_docs_is_current():
     code = "from dlcore.__main__ import main; main(['ops'])"  # a fresh process: tests define ops of their own
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == written, "run: python -m dlcore ops > docs/ops.md"
+
+
+def test_an_op_that_only_views_needs_no_kernel():
+    assert path(OPS["reshape"], get_backend("numpy")) == ("view", [])
+
+
+@pytest.mark.sim
+def test_a_kernel_of_bools_is_shown_for_ops_of_bools():
+    assert path(OPS["logical_and"], get_backend("sim"))[0] == "whole"

@@ -37,7 +37,7 @@ template <class T, int V>
 DL_DEVICE void load_chunk(const T* x, long long at, long long stride, int count, bool vectors, double scalar,
                           Vec<T, V>& chunk) {
   if (x == nullptr || stride == 0) {
-    const T value = x == nullptr ? narrow<T>(wide<T>(scalar)) : x[at];
+    const T value = x == nullptr ? by_value<T>(scalar) : x[at];
     DL_UNROLL
     for (int j = 0; j < V; ++j) chunk.at[j] = value;
   } else if (vectors && stride == 1 && count == V) {

@@ -14,9 +14,12 @@ from dlcore.backends.cuda.ops_elementwise import (
     MAX_AXES,
     MAX_CHUNKS,
     SUFFIXES,
+    WHOLE,
+    as_array,
     broadcast_strides,
     grid_of,
     merged,
+    refuse_size,
     walk,
 )
 from dlcore.dispatch import Call, implement
@@ -24,7 +27,7 @@ from dlcore.dispatch import Call, implement
 Array = Any
 
 MAX_GRID = 65_535  # blocks along y and z
-CASTS = SUFFIXES | {dtypes.int32: "i32", dtypes.int64: "i64", dtypes.bool_: "b8"}
+CASTS = SUFFIXES | WHOLE
 
 
 def contiguous(x: Array) -> Array:
@@ -96,9 +99,15 @@ def _refuse_cast(call: Call) -> str | None:
 @implement("astype", "cuda", refuse=_refuse_cast)
 def astype(x: Array, *, dtype: Any) -> Array:
     """The elements in another dtype."""
-    if isinstance(x, np.generic):
-        x = np.asarray(x)
+    x = as_array(x)
     return copy(f"copy_cast_{CASTS[x.dtype]}_{CASTS[dtype]}", x, dtype)
+
+
+@implement("positive", "cuda", refuse=refuse_size)
+def positive(x: Array) -> Array:
+    """A copy."""
+    x = as_array(x)
+    return copy(f"copy_strided_b{x.itemsize}", x, x.dtype)
 
 
 def int64(x: Array) -> Array:

@@ -22,6 +22,7 @@ MAX_AXES = 6  # kMaxAxes of strided.cuh
 MAX_CHUNKS = 2**31
 
 SUFFIXES = {dtypes.float32: "f32", dtypes.float64: "f64", dtypes.float16: "f16", dtypes.bfloat16: "bf16"}
+WHOLE = {dtypes.int32: "i32", dtypes.int64: "i64", dtypes.bool_: "b8"}
 
 PLAIN = (
     "negative", "abs", "sign", "square", "sqrt", "rsqrt", "reciprocal", "floor", "ceil", "trunc", "round", "exp",
@@ -92,11 +93,14 @@ def broadcast_strides(x: Array, shape: Shape) -> Strides:
     return (0,) * missing + tuple(own)
 
 
-def run(kernel: str, operands: tuple[Any, ...], dtype: Any) -> Array:
-    """One launch of an element-wise kernel over broadcast operands, arrays or NumPy scalars."""
+def run(kernel: str, operands: tuple[Any, ...], dtype: Any, itemsize: int | None = None) -> Array:
+    """One launch of an element-wise kernel, `<module>_...`, over broadcast operands, arrays or NumPy scalars.
+
+    itemsize: bytes of an element by which the kernel counts its vectors, where the first array has others.
+    """
     arrays = [x for x in operands if not isinstance(x, np.generic)]
     if not arrays:
-        arrays = [default_backend().asarray(operands[0])]
+        arrays = [as_array(operands[0])]
         operands = (*arrays, *operands[1:])
     shape: Shape = np.broadcast_shapes(*[x.shape for x in arrays])
     like = arrays[0]
@@ -106,12 +110,24 @@ def run(kernel: str, operands: tuple[Any, ...], dtype: Any) -> Array:
     address = driver_of(like).address
     aligned = all(address(x) % 16 == 0 for x in (*arrays, y))
     strides = tuple(None if isinstance(x, np.generic) else broadcast_strides(x, shape) for x in operands)
-    plan = walk(shape, strides, like.itemsize, aligned)
-    scalars = [float(x) if isinstance(x, np.generic) else 0.0 for x in operands]
+    plan = walk(shape, strides, itemsize or like.itemsize, aligned)
     pointers = [None if isinstance(x, np.generic) else x for x in operands]
-    layout = plan.packed + struct.pack(f"<{len(scalars)}d", *scalars)
-    launch(f"elementwise.{kernel}", grid_of(plan.chunks, like), (BLOCK,), *pointers, y, layout, like=like)
+    layout = plan.packed + b"".join(map(_by_value, operands))
+    module = kernel.partition("_")[0]
+    launch(f"{module}.{kernel}", grid_of(plan.chunks, like), (BLOCK,), *pointers, y, layout, like=like)
     return y
+
+
+def as_array(x: Any) -> Array:
+    """An array itself; a NumPy scalar as an array on the default device."""
+    return default_backend().asarray(x) if isinstance(x, np.generic) else x
+
+
+def _by_value(x: Any) -> bytes:
+    """An operand's place in `Walk.scalar`: a float, or 64 bits of a whole number."""
+    if not isinstance(x, np.generic):
+        return bytes(8)
+    return struct.pack("<d", float(x)) if dtypes.kind(x.dtype) == "float" else struct.pack("<Q", int(x) % 2**64)
 
 
 def grid_of(items: int, like: Array) -> tuple[int]:
@@ -121,63 +137,70 @@ def grid_of(items: int, like: Array) -> tuple[int]:
 
 def refuse(call: Call) -> str | None:
     """Why these kernels do not take a call."""
-    if call.dtype not in SUFFIXES:
-        return f"no kernel for {call.dtype}"
+    return refuse_size(call) if call.dtype in SUFFIXES else f"no kernel for {call.dtype}"
+
+
+def refuse_size(call: Call) -> str | None:
+    """Why no element-wise kernel takes operands of these shapes."""
     shape = np.broadcast_shapes(*[s for s in call.shapes if s is not None])
     if len(shape) > MAX_AXES:
         return f"more than {MAX_AXES} axes"
     return "more than 2**31 elements" if np.prod(shape, dtype=np.int64) >= MAX_CHUNKS else None
 
 
-def _register(op: str, kernel: str | None = None, out: Any = None) -> None:
+def register(op: str, kernel: str, out: Any = None) -> None:
+    """Make `kernel` the implementation of an op for floats. out: dtype of its results, if not that of its operands."""
+
     def native(*operands: Any) -> Array:
         dtype = next(x.dtype for x in operands)
-        return run(f"elementwise_{kernel or op}_{SUFFIXES[dtype]}", operands, out or dtype)
+        return run(f"{kernel}_{SUFFIXES[dtype]}", operands, out or dtype)
 
     implement(op, "cuda", refuse=refuse)(native)
 
 
 for _name in PLAIN:
-    _register(_name)
+    register(_name, f"elementwise_{_name}")
 for _name in COMPARISONS:
-    _register(_name, out=dtypes.bool_)
+    register(_name, f"elementwise_{_name}", out=dtypes.bool_)
+register("prelu", "elementwise_leaky_relu")
 
 
 def _with_attribute(op: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
     return implement(op, "cuda", refuse=refuse)
 
 
-def _like(x: Array, kernel: str, *operands: Any) -> Array:
-    return run(f"elementwise_{kernel}_{SUFFIXES[x.dtype]}", operands, x.dtype)
+def like(x: Array, kernel: str, *operands: Any) -> Array:
+    """Run a kernel on operands, to a result of the dtype of `x`."""
+    return run(f"{kernel}_{SUFFIXES[x.dtype]}", operands, x.dtype)
 
 
 @_with_attribute("clip")
 def _clip(x: Array, low: Any, high: Any) -> Array:
     low = x.dtype.type(-np.inf) if low is None else low
     high = x.dtype.type(np.inf) if high is None else high
-    return _like(x, "clip", x, low, high)
+    return like(x, "elementwise_clip", x, low, high)
 
 
 @_with_attribute("leaky_relu")
 def _leaky_relu(x: Array, *, slope: float) -> Array:
-    return _like(x, "leaky_relu", x, x.dtype.type(slope))
+    return like(x, "elementwise_leaky_relu", x, x.dtype.type(slope))
 
 
 @_with_attribute("elu")
 def _elu(x: Array, *, alpha: float) -> Array:
-    return _like(x, "elu", x, x.dtype.type(alpha))
+    return like(x, "elementwise_elu", x, x.dtype.type(alpha))
 
 
 @_with_attribute("softplus")
 def _softplus(x: Array, *, beta: float) -> Array:
-    return _like(x, "softplus", x, x.dtype.type(beta))
+    return like(x, "elementwise_softplus", x, x.dtype.type(beta))
 
 
 @_with_attribute("gelu")
 def _gelu(x: Array, *, approximate: str) -> Array:
-    return _like(x, "gelu_tanh" if approximate == "tanh" else "gelu", x)
+    return like(x, "elementwise_gelu_tanh" if approximate == "tanh" else "elementwise_gelu", x)
 
 
 @_with_attribute("gelu_grad")
 def _gelu_grad(g: Array, x: Array, *, approximate: str) -> Array:
-    return _like(x, "gelu_tanh_grad" if approximate == "tanh" else "gelu_grad", g, x)
+    return like(x, "elementwise_gelu_tanh_grad" if approximate == "tanh" else "elementwise_gelu_grad", g, x)
