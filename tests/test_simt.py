@@ -396,3 +396,12 @@ def test_a_kernel_is_built_again_for_a_header_that_it_includes_and_for_no_other(
     assert build.kernel(source) == first
     near.write_text('#include "dl.cuh"\n#define NEAR\n')
     assert build.kernel(source) != first
+
+
+def test_equal_files_in_two_folders_share_an_image(tmp_path):
+    text = '#include "dl.cuh"\nextern "C" __global__ void shared_by_two(int* x) { *x = 1; }\nDL_EXPORT(shared_by_two)\n'
+    paths = [tmp_path / folder / "kernel.cu" for folder in ("one", "two")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(text)
+    assert len({build.kernel(path) for path in paths}) == 1

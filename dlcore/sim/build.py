@@ -96,12 +96,12 @@ def kernel(source: Path, mode: str = "fast", defines: Iterable[str] = ()) -> Pat
         KernelError: the file does not compile; the message holds the compiler's first error.
     """
     runtime = driver().parent
-    flags = [*KERNEL, *MODE[mode], *_native(), *(f"-D{define}" for define in defines), *_includes(source)]
+    flags = [*KERNEL, *MODE[mode], *_native(), *(f"-D{define}" for define in defines)]
     image = runtime / f"{source.stem}-{mode}-{_hash(_inputs(source), flags)}.so"
     with _missing(image) as folder:
         if folder:
             assembly = folder / "kernel.s"
-            _compile([*flags, "-S", "-x", "c++", str(source), "-o", str(assembly)], source.name)
+            _compile([*flags, *_includes(source), "-S", "-x", "c++", str(source), "-o", str(assembly)], source.name)
             assembly.write_text(place_shared_arrays(assembly.read_text()))
             product = folder / image.name
             link = ["-shared", str(assembly), "-o", str(product), "-Wl,-rpath,$ORIGIN", "-Wl,-z,now,-z,defs"]
