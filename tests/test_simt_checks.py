@@ -182,6 +182,7 @@ def count(image, kernel):
         ("matrices_padded", "ldmatrix.shared", (16, 1, 32, 4, 4)),
         ("async", "cp.async.global", (16, 1, 32, 16, 16)),
         ("async", "cp.async.shared", (16, 1, 32, 4, 4)),
+        ("async_of_half", "cp.async.global", (4, 2, 32, 8, 4)),
         ("counts", "atom.global", (4, 1, 32, 1, 1)),
     ],
 )

@@ -32,6 +32,7 @@ void simt_cp_async(void* shared, const void* global, unsigned bytes, unsigned so
          global);
   if (machine.checking) {
     if (source_bytes) check_access(reinterpret_cast<uintptr_t>(global), source_bytes, kRead | kAsyncAccess, pc);
+    else check_no_access(bytes, kRead | kAsyncAccess, pc);
     check_access(reinterpret_cast<uintptr_t>(shared), bytes, kWrite | kAsyncAccess, pc);
   }
   AsyncCopy copy{static_cast<char*>(shared), static_cast<const char*>(global), bytes, source_bytes, pc};

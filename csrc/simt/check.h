@@ -21,6 +21,7 @@ std::string list_issues();    // one a line: kind, kernel, place, block, thread,
 enum AccessKind : unsigned { kRead = 0, kWrite = 1, kAtomicAccess = 2, kAsyncAccess = 4, kMatrixAccess = 8 };
 
 void check_access(uintptr_t address, unsigned bytes, unsigned kind, const void* pc);
+void check_no_access(unsigned bytes, unsigned kind, const void* pc);  // where other lanes may have one
 void check_launch_begins();
 void check_block_begins(Block& block);
 void check_barrier(Block& block);  // of the block: a new interval begins

@@ -140,6 +140,7 @@ void count_shared(const Request& r, Counter& counter) {
 }
 
 void count(const Request& r) {
+  if (!r.active) return;
   Counter& counter = of_launch[{r.pc, r.bytes, r.kind, r.shared}];
   ++counter.requests;
   counter.lanes += r.kind & kMatrixAccess ? kWarpSize : static_cast<unsigned>(__builtin_popcount(r.active));
@@ -154,6 +155,7 @@ bool same_instruction(const AccessRecord& a, const AccessRecord& b) {
 }
 
 void add(Request& request, unsigned lane, const AccessRecord& record) {
+  if (!record.address) return;  // a copy of nothing
   request.active |= 1u << lane;
   request.address[lane] = record.address;
 }

@@ -189,6 +189,10 @@ void check_access(uintptr_t address, unsigned bytes, unsigned kind, const void* 
       {address, offset_of(pc), static_cast<uint16_t>(bytes), static_cast<uint8_t>(kind), region->shared});
 }
 
+void check_no_access(unsigned bytes, unsigned kind, const void* pc) {
+  machine.current->log.push_back({0, offset_of(pc), static_cast<uint16_t>(bytes), static_cast<uint8_t>(kind), false});
+}
+
 void check_launch_begins() {
   shadow.first_interval = shadow.next_interval;
   shadow.intervals.clear();

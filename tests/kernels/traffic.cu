@@ -85,5 +85,14 @@ ONE_WARP(async) {
 }
 DL_EXPORT(async)
 
+ONE_WARP(async_of_half) {
+  __shared__ __align__(16) float s[64];
+  for (int i = threadIdx.x; i < 64; i += blockDim.x) dl::cp_async<4>(&s[i], &x[i], (i / 32 + i) % 2);
+  dl::cp_async_commit();
+  dl::cp_async_wait<0>();
+  y[threadIdx.x] = s[threadIdx.x];
+}
+DL_EXPORT(async_of_half)
+
 ONE_WARP(counts) { atomicAdd(reinterpret_cast<int*>(y) + threadIdx.x % 4, 1); }
 DL_EXPORT(counts)
