@@ -84,6 +84,7 @@ class Variant(NamedTuple):
     fn: Callable[..., Any]
     refuse: Callable[[Call], str | None] | None = None
     numbers: bool = False  # takes Python floats as they are, beside an array
+    checks: bool = False  # whether it reports the values that the op's record refuses
 
 
 class Plan(NamedTuple):
@@ -137,16 +138,18 @@ def implement(
     variant: str = "native",
     refuse: Callable[[Call], str | None] | None = None,
     numbers: bool = False,
+    checks: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: register `fn(*arrays, **attrs)` as an implementation; the latest registered is tried first.
 
     `refuse(call)` returns why this variant cannot take a call, or None. Operands arrive checked, on the device and in
     the promoted dtype, but with any strides; outputs must have the shapes and dtypes that the op's record says. With
-    `numbers`, Python floats beside an array arrive as they are, not as arrays.
+    `numbers`, Python floats beside an array arrive as they are, not as arrays. With `checks`, it reports values that
+    the op's record refuses itself, perhaps later than it is called.
     """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
-        _variants.setdefault((op, backend), []).insert(0, Variant(variant, fn, refuse, numbers))
+        _variants.setdefault((op, backend), []).insert(0, Variant(variant, fn, refuse, numbers, checks))
         return fn
 
     return register
@@ -321,6 +324,8 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
     if variant.name == "reference":
         run = _checked(run, op, outputs, backend)
+    if op.check and not variant.checks:
+        run = _after_check(run, op, backend)
     if variant.numbers and any(hasattr(a, "dtype") for a in arrays):
         casts = tuple((i, dtype) for i, dtype in casts if type(arrays[i]) is not float)
     count = len(arrays)
@@ -412,6 +417,16 @@ def _checked(run: Callable[..., Any], op: Op, outputs: tuple[Meta, ...], backend
         return tuple(map(checked, run(*arrays, **attrs), outputs))
 
     return single if len(outputs) == 1 else several
+
+
+def _after_check(run: Callable[..., Any], op: Op, backend: Backend) -> Callable[..., Any]:
+    """Refuse operands by their values before an implementation that does not."""
+
+    def checked(*arrays: Any, **attrs: Any) -> Any:
+        op.check_values(backend.to_numpy, arrays, attrs)
+        return run(*arrays, **attrs)
+
+    return checked
 
 
 def _as_tensors(op: Op, operands: tuple[Any, ...]) -> list[Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DlcoreError(Exception):
     """Base class. `module_path` is filled in by `nn.Module` while the error travels up."""
@@ -14,6 +17,16 @@ class DlcoreError(Exception):
     def __str__(self) -> str:
         message = str(self.args[0])
         return f"{self.module_path}: {message}" if self.module_path else message
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put the name of an op or a function before the message of an error raised inside the block."""
+    try:
+        yield
+    except DlcoreError as error:
+        error.args = (f"{name}: {error.args[0]}",)
+        raise
 
 
 class ShapeError(DlcoreError, ValueError):

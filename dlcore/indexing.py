@@ -15,6 +15,8 @@ from dlcore.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError
 
 Key = tuple[Any, ...]
 
+OUTSIDE = "index {} is out of range for axis {} of size {}"
+
 
 def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
     """Split an index of an array of `shape` into key and operands.
@@ -83,7 +85,7 @@ def _bound(value: Any) -> int | None:
 
 def _checked(position: int, size: int, axis: int) -> int:
     if not -size <= position < size:
-        raise IndexRangeError(f"index {position} is out of range for axis {axis} of size {size}")
+        raise IndexRangeError(OUTSIDE.format(position, axis, size))
     return position
 
 
@@ -106,5 +108,5 @@ def in_range(positions: Any, size: int, axis: int) -> Any:
     host = np.asarray(positions)
     if host.size and not (-size <= host.min() and host.max() < size):
         bad = host[(host < -size) | (host >= size)].ravel()[0]
-        raise IndexRangeError(f"index {bad} is out of range for axis {axis} of size {size}")
+        raise IndexRangeError(OUTSIDE.format(bad, axis, size))
     return positions

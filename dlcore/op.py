@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from dlcore import dtypes
-from dlcore.errors import ArgumentError, DlcoreError
+from dlcore.errors import ArgumentError, named
 from dlcore.signature import Dims, Shape, Signature
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Op:
     dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output.
     flops: floating point operations of a call as a function of its dims.
     samples: calls for tests and benchmarks; None derives them from the signature.
+    check: `check(read, *arrays, **attrs)` raises DlcoreError for values that are not legal (an index out of range);
+        `read` brings an array to the host. Called before the op runs, unless its implementation checks for itself.
     view: the output may share the memory of the first operand.
     exempt: `{check: reason}`, checks of the generated test-suite that cannot apply, each with its reason.
     """
@@ -78,6 +80,7 @@ class Op:
     dtype: Callable[..., Any] | None = None
     flops: Callable[[Dims], int] | None = None
     samples: Callable[[], Iterable[Sample]] | None = None
+    check: Callable[..., None] | None = None
     view: bool = False
     exempt: Mapping[str, str] = field(default_factory=dict)
     doc: str = ""
@@ -124,15 +127,18 @@ class Op:
 
     def resolve(self, shapes: list[Shape | None], attrs: Mapping[str, Any]) -> tuple[Dims, list[Shape]]:
         """Check shapes and attributes; return the bound dims and the output shapes."""
-        try:
+        with named(self.name):
             self._check_attrs(attrs)
             dims = self.signature.bind(shapes)
             if self.infer:
                 dims.update(self.infer(dims, **attrs))
-        except DlcoreError as error:
-            error.args = (f"{self.name}: {error.args[0]}",)
-            raise
         return dims, [o.shape(dims) for o in self.signature.outputs]
+
+    def check_values(self, read: Callable[[Any], Any], arrays: Iterable[Any], attrs: Mapping[str, Any]) -> None:
+        """Refuse operands by their values."""
+        if self.check:
+            with named(self.name):
+                self.check(read, *arrays, **attrs)
 
     def _check_attrs(self, attrs: Mapping[str, Any]) -> None:
         for name in attrs.keys() - self.attrs.keys():

@@ -3,7 +3,8 @@
 // The weight of class c at a position with label l is t_c = w_c ((1 - s) [c = l] + s / classes), 0 at ignored labels;
 // the loss is sum_c t_c (lse - x_c). Of 16-bit logits lse and loss are float.
 //
-// cross_entropy_{warp,block,long}_<t>(x, labels, weight, lse, loss, shape): x[rows][classes], as in softmax.cu.
+// cross_entropy_{warp,block,long}_<t>(x, labels, weight, lse, loss, record, shape): x[rows][classes], as in
+//   softmax.cu. A label that is no class has no loss, and is noted in `record`.
 // cross_entropy_columns_<t>(...): x[rows / inner][classes][inner], one thread a position.
 // cross_entropy_part_<t>(loss, labels, weight, parts, shape): parts[b] = sum of loss, sum of w_label, over the
 //   positions from b * span on. Grid: rows / span rounded up; block: 256; shared: a number a warp.
@@ -13,6 +14,7 @@
 //   length. divisor: one number, or null for 1. weights: the sum of the class weights, null where that is `classes`.
 // cross_entropy_grad_columns_<t>(...): one thread a position.
 #include "exponentials.cuh"
+#include "refuse.cuh"
 
 struct Shape {
   long long ignored;  // the label that has no loss
@@ -48,6 +50,14 @@ DL_DEVICE R times_distance(R weight, R distance) {
 template <class R>
 DL_DEVICE R logsumexp(const Exponentials<R>& row) {
   return row.top == R(-INFINITY) ? R(NAN) : log(row.total) + row.top;
+}
+
+template <class T>
+DL_DEVICE Target<wide<T>> checked_target(const long long* labels, const T* weight, unsigned row, Record* record,
+                                         const Shape& shape) {
+  const Target<wide<T>> target = target_of(labels, weight, row, shape);
+  if (target.counts && !target.in_range) refuse(record, row, target.label);
+  return target;
 }
 
 // The loss from its parts: the distance lse - x of the label, and the weighted sum of those of all classes.
@@ -90,7 +100,7 @@ DL_DEVICE void finish_row(const T* row, const Target<R>& target, R lse, R of_all
 
 template <class T, int LANES>
 DL_DEVICE void cross_entropy_held(const T* x, const long long* labels, const T* weight, wide<T>* lse_out, wide<T>* loss,
-                                  const Shape& shape) {
+                                  Record* record, const Shape& shape) {
   using R = wide<T>;
   const unsigned n = shape.classes;
   each_row<LANES>(shape.rows, [&](unsigned row, int lane) {
@@ -107,13 +117,14 @@ DL_DEVICE void cross_entropy_held(const T* x, const long long* labels, const T* 
       of_all = join<LANES>(of_all, Add());
     }
     if (lane == 0)
-      finish_row(own, target_of(labels, weight, row, shape), lse, of_all, lse_out + row, loss + row, shape);
+      finish_row(own, checked_target(labels, weight, row, record, shape), lse, of_all, lse_out + row, loss + row,
+                 shape);
   });
 }
 
 template <class T>
 DL_DEVICE void cross_entropy_long(const T* x, const long long* labels, const T* weight, wide<T>* lse_out, wide<T>* loss,
-                                  const Shape& shape) {
+                                  Record* record, const Shape& shape) {
   using R = wide<T>;
   const unsigned n = shape.classes;
   each_row<kBlock>(shape.rows, [&](unsigned row, int lane) {
@@ -134,19 +145,20 @@ DL_DEVICE void cross_entropy_long(const T* x, const long long* labels, const T* 
       of_all = join<kBlock>(of_all, Add());
     }
     if (lane == 0)
-      finish_row(own, target_of(labels, weight, row, shape), lse, of_all, lse_out + row, loss + row, shape);
+      finish_row(own, checked_target(labels, weight, row, record, shape), lse, of_all, lse_out + row, loss + row,
+                 shape);
   });
 }
 
 template <class T>
 DL_DEVICE void cross_entropy_columns(const T* x, const long long* labels, const T* weight, wide<T>* lse_out,
-                                     wide<T>* loss, const Shape& shape) {
+                                     wide<T>* loss, Record* record, const Shape& shape) {
   using R = wide<T>;
   const unsigned position = blockIdx.x * kBlock + threadIdx.x, inner = shape.inner;
   if (position >= shape.rows) return;
   const T* own = x + (unsigned long long)(position / inner) * shape.classes * inner + position % inner;
   const R lse = logsumexp(exponentials_of_column(own, shape.classes, inner));
-  const Target<R> target = target_of(labels, weight, position, shape);
+  const Target<R> target = checked_target(labels, weight, position, record, shape);
   R of_label = R(0), of_all = R(0);
   if (target.weight != R(0)) of_label = lse - widen(own[target.label * inner]);
   if (shape.smoothing != 0) DL_TWICE
@@ -263,11 +275,12 @@ DL_DEVICE void cross_entropy_grad_columns(const GradientOperands<T>& o, T* dx, c
 // ---- the kernels
 
 #define DL_COMMA ,
-#define DL_FORWARD(way, body, T, suffix)                                                                \
-  extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_##way##_##suffix(                  \
-      const T* x, const long long* labels, const T* weight, wide<T>* lse, wide<T>* loss, Shape shape) { \
-    cross_entropy_##body(x, labels, weight, lse, loss, shape);                                          \
-  }                                                                                                     \
+#define DL_FORWARD(way, body, T, suffix)                                                                 \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                                   \
+      cross_entropy_##way##_##suffix(const T* x, const long long* labels, const T* weight, wide<T>* lse, \
+                                     wide<T>* loss, Record* record, Shape shape) {                       \
+    cross_entropy_##body(x, labels, weight, lse, loss, record, shape);                                   \
+  }                                                                                                      \
   DL_EXPORT(cross_entropy_##way##_##suffix)
 #define DL_GRADIENT(way, body, T, suffix)                                                                  \
   extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_grad_##way##_##suffix(                \

@@ -1,18 +1,18 @@
 // Slices and elements at positions of an axis, and their adjoint, updates added up at positions. Arrays are [outer, n,
 // inner] before and [outer, count, inner] after; negative positions count from the end.
 //
-// gather_rows_b<bytes>(x, index, y, place): y[o][j][i] = x[o][index[j]][i]; elements of 1, 2, 4, 8 or 16 bytes.
-// gather_elements_b<bytes>(x, index, y, place): y[o][j][i] = x[o][index[o][j][i]][i].
+// gather_rows_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[j]][i]; elements of 1, 2, 4, 8 or 16 bytes.
+// gather_elements_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[o][j][i]][i].
 //   Grid: any, threads stride over y; block: 256; no shared memory.
-// gather_add_rows_<dtype>(x, index, updates, y, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i] over all
-// j
-//   with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
+// gather_add_rows_<dtype>(x, index, updates, y, record, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i]
+//   over all j with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
 //   Grid: outer x row tiles x column tiles; block: 128; shared: sums of the tile in the wide type, and a list.
 //   Every block reads all positions and lists those in its tile; a thread owns columns, and rows in turn if the tile
 //   has fewer columns than there are threads.
-// gather_add_elements_<dtype>(index, updates, y, place): the same into y (wide type) with index[o][j][i].
+// gather_add_elements_<dtype>(index, updates, y, record, place): the same into y (wide type) with index[o][j][i].
 //   Grid: any, a thread goes down a column; block: 256; no shared memory.
-// No position is checked: the host has done so. All sizes below 2^31.
+// A position outside [-n, n) gathers zeros, adds nothing, and is noted in `record`. All sizes below 2^31.
+#include "refuse.cuh"
 #include "warp.cuh"
 
 struct Place {
@@ -22,30 +22,36 @@ struct Place {
   int skip;               // row that receives nothing, or -1
 };
 
-DL_DEVICE unsigned wrapped(long long position, unsigned n) { return unsigned(position < 0 ? position + n : position); }
+// The row that index[at] points to; n where it lies outside.
+DL_DEVICE unsigned row_at(const long long* index, unsigned at, unsigned n, Record* record) {
+  const long long position = index[at], row = position < 0 ? position + n : position;
+  if (row >= 0 && row < n) return unsigned(row);
+  refuse(record, at, position);
+  return n;
+}
 
-template <class T, class Position>
-DL_DEVICE void gather(const T* x, T* y, const Place& p, const Position& position) {
+template <class T, class At>
+DL_DEVICE void gather(const T* x, const long long* index, T* y, Record* record, const Place& p, const At& at) {
   const unsigned size = p.outer * p.count * p.inner;
   DL_TWICE
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
     const unsigned row = i / p.inner, o = row / p.count;
-    const unsigned from = wrapped(position(i, row - o * p.count), p.n);
-    y[i] = x[((long long)o * p.n + from) * p.inner + (i - row * p.inner)];
+    const unsigned from = row_at(index, at(i, row - o * p.count), p.n, record);
+    y[i] = from < p.n ? x[((long long)o * p.n + from) * p.inner + (i - row * p.inner)] : T{};
   }
 }
 
-#define DL_GATHER_ROWS(T, bytes)                                                \
-  extern "C" __global__ void __launch_bounds__(256)                             \
-      gather_rows_b##bytes(const T* x, const long long* index, T* y, Place p) { \
-    gather(x, y, p, [&](unsigned, unsigned j) { return index[j]; });            \
-  }                                                                             \
+#define DL_GATHER_ROWS(T, bytes)                                                                \
+  extern "C" __global__ void __launch_bounds__(256)                                             \
+      gather_rows_b##bytes(const T* x, const long long* index, T* y, Record* record, Place p) { \
+    gather(x, index, y, record, p, [](unsigned, unsigned j) { return j; });                     \
+  }                                                                                             \
   DL_EXPORT(gather_rows_b##bytes)
-#define DL_GATHER_ELEMENTS(T, bytes)                                                \
-  extern "C" __global__ void __launch_bounds__(256)                                 \
-      gather_elements_b##bytes(const T* x, const long long* index, T* y, Place p) { \
-    gather(x, y, p, [&](unsigned i, unsigned) { return index[i]; });                \
-  }                                                                                 \
+#define DL_GATHER_ELEMENTS(T, bytes)                                                                \
+  extern "C" __global__ void __launch_bounds__(256)                                                 \
+      gather_elements_b##bytes(const T* x, const long long* index, T* y, Record* record, Place p) { \
+    gather(x, index, y, record, p, [](unsigned i, unsigned) { return i; });                         \
+  }                                                                                                 \
   DL_EXPORT(gather_elements_b##bytes)
 #define DL_GATHER(T, bytes) DL_GATHER_ROWS(T, bytes) DL_GATHER_ELEMENTS(T, bytes)
 DL_GATHER(unsigned char, 1)
@@ -67,15 +73,16 @@ struct Found {
   int counts[kPerThread * kWarps];
 };
 
-// Lists the positions among [from, from + kChunk) that point to rows [first, first + rows); returns how many.
-DL_DEVICE int list_chunk(const long long* index, const Place& p, unsigned from, unsigned first, unsigned rows,
-                         Found& found) {
+// Lists the positions among [from, from + kChunk) that point to rows [first, first + rows); returns how many. The first
+// of all positions is index[start].
+DL_DEVICE int list_chunk(const long long* index, unsigned start, Record* record, const Place& p, unsigned from,
+                         unsigned first, unsigned rows, Found& found) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   unsigned row[kPerThread], mask[kPerThread];
   DL_UNROLL
   for (int k = 0; k < kPerThread; ++k) {
     const unsigned j = from + k * kThreads + threadIdx.x;
-    const unsigned to = j < p.count ? wrapped(index[j], p.n) : p.n;
+    const unsigned to = j < p.count ? row_at(index, start + j, p.n, record) : p.n;
     row[k] = to - first;
     mask[k] = __ballot_sync(kAllLanes, to >= first && row[k] < rows && to < p.n && int(to) != p.skip);
     if (lane == 0) found.counts[k * kWarps + warp] = __popc(mask[k]);
@@ -99,7 +106,7 @@ DL_DEVICE int list_chunk(const long long* index, const Place& p, unsigned from, 
 }
 
 template <class T>
-DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T* y, const Place& p) {
+DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T* y, Record* record, const Place& p) {
   using R = wide<T>;
   __shared__ R sum[kTile];
   __shared__ Found found;
@@ -116,7 +123,7 @@ DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T*
   const T* update = updates + (long long)o * p.count * p.inner + column;
   DL_ROLLED
   for (unsigned from = 0; from < p.count; from += kChunk) {
-    const int total = list_chunk(index + (long long)o * p.index_stride, p, from, first, height, found);
+    const int total = list_chunk(index, o * p.index_stride, record, p, from, first, height, found);
     DL_ROLLED
     for (int i = 0; i < total; ++i) {
       const unsigned r = found.row[i];
@@ -129,30 +136,30 @@ DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T*
 }
 
 template <class T>
-DL_DEVICE void add_elements(const long long* index, const T* updates, wide<T>* y, const Place& p) {
+DL_DEVICE void add_elements(const long long* index, const T* updates, wide<T>* y, Record* record, const Place& p) {
   const unsigned columns = p.outer * p.inner;
   DL_ROLLED
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < columns; i += gridDim.x * blockDim.x) {
     const unsigned o = i / p.inner, column = i - o * p.inner;
-    const long long from = (long long)o * p.count * p.inner + column;
+    const unsigned from = o * p.count * p.inner + column;
     wide<T>* out = y + (long long)o * p.n * p.inner + column;
     DL_ROLLED
     for (unsigned j = 0; j < p.count; ++j) {
-      const long long at = from + (long long)j * p.inner;
-      out[(long long)wrapped(index[at], p.n) * p.inner] += widen(updates[at]);
+      const unsigned at = from + j * p.inner, row = row_at(index, at, p.n, record);
+      if (row < p.n) out[(long long)row * p.inner] += widen(updates[at]);
     }
   }
 }
 
-#define DL_GATHER_ADD(T, suffix)                                                                      \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
-      gather_add_rows_##suffix(const T* x, const long long* index, const T* updates, T* y, Place p) { \
-    add_rows(x, index, updates, y, p);                                                                \
-  }                                                                                                   \
-  DL_EXPORT(gather_add_rows_##suffix)                                                                 \
-  extern "C" __global__ void __launch_bounds__(256)                                                   \
-      gather_add_elements_##suffix(const long long* index, const T* updates, wide<T>* y, Place p) {   \
-    add_elements(index, updates, y, p);                                                               \
-  }                                                                                                   \
+#define DL_GATHER_ADD(T, suffix)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                                              \
+      gather_add_rows_##suffix(const T* x, const long long* index, const T* updates, T* y, Record* record, Place p) { \
+    add_rows(x, index, updates, y, record, p);                                                                        \
+  }                                                                                                                   \
+  DL_EXPORT(gather_add_rows_##suffix)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256)                                                                   \
+      gather_add_elements_##suffix(const long long* index, const T* updates, wide<T>* y, Record* record, Place p) {   \
+    add_elements(index, updates, y, record, p);                                                                       \
+  }                                                                                                                   \
   DL_EXPORT(gather_add_elements_##suffix)
 DL_FOR_FLOATS(DL_GATHER_ADD)

@@ -127,7 +127,7 @@ GATHER_MISTAKES = {
 def test_mistakes_raise_one_line(name, device):
     call, error, text = GATHER_MISTAKES[name]
     with pytest.raises(error, match=text) as caught:
-        call(dl.tensor(X, device=device))
+        call(dl.tensor(X, device=device)).numpy()
     assert "\n" not in str(caught.value)
 
 

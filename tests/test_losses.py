@@ -340,5 +340,5 @@ MISTAKES = {
 def test_mistakes_raise_one_line(name):
     call, error, text = MISTAKES[name]
     with pytest.raises(error, match=text) as caught:
-        call()
+        call().numpy()
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ at one position is sum_c t_c (lse - logits_c), and its gradient is p_c sum(t) - 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dlcore import dtypes
 from dlcore.errors import ArgumentError
 from dlcore.op import Op, Sample, define, sample
 from dlcore.ops.elementwise import exp
+from dlcore.ops.index import labels_in_range
 from dlcore.ops.shape import astype, expand_dims
 from dlcore.signature import Dims
 from dlcore.tensor import Tensor
@@ -87,6 +88,16 @@ def _sizes(d: Dims, *, reduction: str, **_: Any) -> Mapping[str, Any]:
     return {"R": (d.N, *d.S) if reduction == "none" else ()}
 
 
+def _check_labels(
+    read: Callable[[Array], Any], logits: Array, labels: Array, weight: Array = None, *, ignore_index: int,
+    reduction: str, **_: Any,
+) -> None:  # fmt: skip
+    host = read(labels)
+    labels_in_range(host, logits.shape[1], ignore_index)
+    if reduction == "mean" and (host == ignore_index).all():
+        raise ArgumentError(f"every label is ignored ({ignore_index}), so there is no mean")
+
+
 def _logits_gradient(
     g_lse: Tensor, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None, attrs: Attrs
 ) -> Tensor:
@@ -118,6 +129,7 @@ cross_entropy: Op = define(
     infer=_sizes,
     dtype=_wide,
     flops=lambda d: 5 * d.N * d.C * d.size("S"),
+    check=_check_labels,
     samples=_samples,
     doc="Logsumexp over the classes and -sum_c t_c log softmax(logits)_c, reduced; the mean is over the label weights.",
 )

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from dlcore.errors import named
+from dlcore.indexing import in_range
 from dlcore.op import Arr, Op, define, sample
-from dlcore.ops.index import NO_SCATTER, checked
+from dlcore.ops.index import NO_SCATTER
 from dlcore.ops.shape import where
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Tensor
@@ -30,6 +32,7 @@ _embedding_op: Op = define(
     "ids[...]:int table[V,D] -> y[...,D]",
     _embedding,
     vjp={"table": _table_gradient},
+    check=lambda read, ids, table, **_: in_range(read(ids), table.shape[0], 0),
     samples=lambda: [
         sample(np.asarray([[1, 0, 1], [4, -1, 1]]), (5, 3)),
         sample(np.asarray(0), (1, 1)),
@@ -87,6 +90,7 @@ def embedding(ids: Any, table: Tensor, padding_idx: int | None = None) -> Tensor
             [1., 0., 0.]])
     """
     if padding_idx is not None:
-        checked("embedding", padding_idx, table.shape[0], 0)
-    out: Tensor = _embedding_op(checked("embedding", ids, table.shape[0], 0), table, padding_idx=padding_idx)
+        with named("embedding"):
+            in_range(padding_idx, table.shape[0], 0)
+    out: Tensor = _embedding_op(ids, table, padding_idx=padding_idx)
     return out

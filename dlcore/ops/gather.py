@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from dlcore.creation import asarray, zeros
-from dlcore.errors import DlcoreError, ShapeError
+from dlcore.errors import ShapeError, named
+from dlcore.indexing import in_range
 from dlcore.op import Op, define, sample
-from dlcore.ops.index import NO_SCATTER, checked
+from dlcore.ops.index import NO_SCATTER
 from dlcore.ops.shape import axis_index, where
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Tensor
 
 
-def _positions(name: str, x: Tensor, indices: Any, axis: int) -> tuple[int, Any]:
-    """The axis, not negative, and the indices after a check of their range."""
-    try:
-        at = axis_index(axis, x.ndim)
-    except DlcoreError as error:
-        error.args = (f"{name}: {error.args[0]}",)
-        raise
-    return at, checked(name, indices, x.shape[at], at)
+def _axis(name: str, x: Tensor, axis: int) -> int:
+    """The axis, not negative."""
+    with named(name):
+        return axis_index(axis, x.ndim)
+
+
+def _in_range(read: Callable[[Any], Any], x: Any, indices: Any, *_: Any, axis: int) -> None:
+    at = axis_index(axis, x.ndim)
+    in_range(read(indices), x.shape[at], at)
 
 
 def _taken(d: Dims, *, axis: int) -> Mapping[str, Any]:
@@ -50,6 +52,7 @@ _take_op: Op = define(
     "x[S...] indices[I...]:int -> y[R...]",
     _take,
     vjp={"x": _take_dx},
+    check=_in_range,
     infer=_taken,
     samples=lambda: [
         sample((4, 5), np.asarray([3, 0, 0, -1])), sample((4, 5), np.asarray([[1], [-5]]), axis=1),
@@ -67,8 +70,7 @@ def take(x: Tensor, indices: Any, axis: int = 0) -> Tensor:
     >>> take(dl.arange(10), dl.tensor([3, -1]))
     tensor([3, 9])
     """
-    at, ids = _positions("take", x, indices, axis)
-    out: Tensor = _take_op(x, ids, axis=at)
+    out: Tensor = _take_op(x, indices, axis=_axis("take", x, axis))
     return out
 
 
@@ -92,6 +94,7 @@ _index_add: Op = define(
     _index_add_reference,
     vjp={"x": lambda g: g, "updates": lambda g, indices, axis: _take_op(g, indices, axis=axis)},
     infer=_added,
+    check=_in_range,
     samples=lambda: [
         sample((4, 5), np.asarray([3, 0, 3]), (3, 5)), sample((4, 5), np.asarray([1, -1, 1]), (4, 3), axis=1),
         sample((1,), np.asarray([0]), (1,)), sample((3, 2), np.asarray([], np.int64), (0, 2)),
@@ -110,8 +113,7 @@ def index_add(x: Tensor, indices: Any, updates: Tensor, axis: int = 0) -> Tensor
     >>> index_add(dl.zeros(3), dl.tensor([0, 2, 0]), dl.ones(3))
     tensor([2., 0., 1.])
     """
-    at, ids = _positions("index_add", x, indices, axis)
-    out: Tensor = _index_add(x, ids, updates, axis=at)
+    out: Tensor = _index_add(x, indices, updates, axis=_axis("index_add", x, axis))
     return out
 
 
@@ -142,6 +144,7 @@ _take_along: Op = define(
     lambda xp, x, indices, *, axis=-1: xp.take_along_axis(x, indices, axis=axis),
     vjp={"x": lambda g, indices, x_shape, axis: _scatter_add(zeros(x_shape, g.dtype, g.device), indices, g, axis=axis)},
     infer=_like_but_along,
+    check=_in_range,
     samples=lambda: [
         *(sample(shape, np.asarray(indices), axis=axis) for shape, indices, axis in _along_samples),
         sample((0, 3), np.zeros((0, 2), np.int64)),
@@ -160,8 +163,7 @@ def take_along_axis(x: Tensor, indices: Any, axis: int = -1) -> Tensor:
     tensor([[2.],
             [3.]])
     """
-    at, ids = _positions("take_along_axis", x, indices, axis)
-    out: Tensor = _take_along(x, ids, axis=at)
+    out: Tensor = _take_along(x, indices, axis=_axis("take_along_axis", x, axis))
     return out
 
 
@@ -177,6 +179,7 @@ _scatter_add: Op = define(
     _scatter_add_reference,
     vjp={"x": lambda g: g, "updates": lambda g, indices, axis: _take_along(g, indices, axis=axis)},
     infer=_like_but_along,
+    check=_in_range,
     samples=lambda: [
         *(sample(shape, np.asarray(ids), np.shape(ids), axis=axis) for shape, ids, axis in _along_samples),
         sample((2, 3), np.zeros((2, 0), np.int64), (2, 0)),
@@ -195,8 +198,7 @@ def scatter_add(x: Tensor, indices: Any, updates: Tensor, axis: int = -1) -> Ten
     >>> scatter_add(dl.zeros(3), dl.tensor([0, 2, 0]), dl.ones(3))
     tensor([2., 0., 1.])
     """
-    at, ids = _positions("scatter_add", x, indices, axis)
-    out: Tensor = _scatter_add(x, ids, updates, axis=at)
+    out: Tensor = _scatter_add(x, indices, updates, axis=_axis("scatter_add", x, axis))
     return out
 
 
@@ -223,6 +225,7 @@ _scatter: Op = define(
     _scatter_reference,
     vjp=_scatter_vjp,
     infer=_like_but_along,
+    check=_in_range,
     samples=_scatter_add.samples,
     exempt={"array_api": "the standard has no scatter"},
     doc="x with elements replaced at positions of one axis; of repeated positions the last wins.",
@@ -238,6 +241,5 @@ def scatter(x: Tensor, indices: Any, updates: Tensor, axis: int = -1) -> Tensor:
     >>> scatter(dl.zeros(3), dl.tensor([2]), dl.tensor([5.0]))
     tensor([0., 0., 5.])
     """
-    at, ids = _positions("scatter", x, indices, axis)
-    out: Tensor = _scatter(x, ids, updates, axis=at)
+    out: Tensor = _scatter(x, indices, updates, axis=_axis("scatter", x, axis))
     return out

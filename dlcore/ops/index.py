@@ -9,7 +9,7 @@ import numpy as np
 
 from dlcore import dtypes, indexing
 from dlcore.creation import asarray
-from dlcore.errors import ArgumentError, IndexRangeError, ShapeError
+from dlcore.errors import ArgumentError, IndexRangeError, ShapeError, named
 from dlcore.op import Arr, Op, define, sample
 from dlcore.ops.shape import where
 from dlcore.signature import Dims, Shape
@@ -77,15 +77,6 @@ getitem_grad: Op = define(
 )
 
 
-def checked(name: str, indices: Any, size: int, axis: int) -> Any:
-    """`indices`, after a check that each lies in [-size, size). Raises IndexRangeError that starts with `name`."""
-    try:
-        return indexing.in_range(indices, size, axis)
-    except IndexRangeError as error:
-        error.args = (f"{name}: {error.args[0]}",)
-        raise
-
-
 def _counted(d: Dims, *, num_classes: int, **_: Any) -> Mapping[str, Any]:
     if num_classes < 0:
         raise ArgumentError(f"num_classes must not be negative; got {num_classes}")
@@ -121,14 +112,23 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = float) -> Tensor:
     return out
 
 
+NO_CLASS = "label {} is out of range for {} classes"
+
+
 def check_labels(name: str, labels: Any, num_classes: int, ignored: int | None = None) -> None:
+    """Raise IndexRangeError that starts with `name` for a label outside [0, num_classes) that is not `ignored`."""
+    with named(name):
+        labels_in_range(labels, num_classes, ignored)
+
+
+def labels_in_range(labels: Any, num_classes: int, ignored: int | None = None) -> None:
     """Raise IndexRangeError for a label outside [0, num_classes) that is not `ignored`."""
     host = np.asarray(labels)
     bad = (host < 0) | (host >= num_classes)
     if ignored is not None:
         bad &= host != ignored
     if bad.any():
-        raise IndexRangeError(f"{name}: label {host[bad][0]} is out of range for {num_classes} classes")
+        raise IndexRangeError(NO_CLASS.format(host[bad][0], num_classes))
 
 
 def masked_fill(x: Tensor, mask: Any, value: float) -> Tensor:

@@ -91,8 +91,8 @@ def cross_entropy(
             logits.reshape(1, -1), np.asarray(labels).reshape(1), weight, ignore_index, label_smoothing, reduction
         )
         return loss.reshape(())
-    if logits.ndim > 1:
-        _check_classes("cross_entropy", labels, logits.shape[1], ignore_index, reduction)
+    if reduction == "mean":
+        not_empty("cross_entropy", np.size(labels))
     _, out = _cross_entropy(
         logits, labels, weight, ignore_index=ignore_index, label_smoothing=float(label_smoothing), reduction=reduction
     )

@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 from typing import Any
 
+import numpy as np
+
 from dlcore.backends.cuda.driver import Driver
 from dlcore.backends.cuda.launch import drivers
 from dlcore.backends.numpy import NumpyBackend
@@ -30,9 +32,16 @@ class CudaBackend(NumpyBackend):
             return dtype.type(array)
         return super().cast(array, dtype)
 
+    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+        """An array on the host. Raises IndexRangeError for an index that a kernel refused."""
+        host = self.driver.to_numpy(array)
+        self.driver.refusals.check()
+        return host
+
     def synchronize(self) -> None:
-        """Wait for the device."""
+        """Wait for the device. Raises IndexRangeError for an index that a kernel refused."""
         self.driver.native.synchronize()
+        self.driver.refusals.check()
 
 
 def load_families() -> None:

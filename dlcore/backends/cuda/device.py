@@ -40,6 +40,11 @@ class CupyDriver(Driver):
         """From CuPy's pool."""
         return cupy.empty(shape, dtype)
 
+    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
+        """A copy in host memory."""
+        host: np.ndarray[Any, Any] = cupy.asnumpy(array)
+        return host
+
     def stream(self) -> int:
         """CuPy's current stream."""
         return int(cupy.cuda.get_current_stream().ptr)
@@ -57,11 +62,6 @@ class CupyBackend(CudaBackend):
         if isinstance(data, cupy.ndarray):
             return cupy.array(data, dtype=dtype or data.dtype, copy=bool(copy))
         return cupy.asarray(super().asarray(data, dtype))
-
-    def to_numpy(self, array: Any) -> np.ndarray[Any, Any]:
-        """Copy an array to the host."""
-        host: np.ndarray[Any, Any] = cupy.asnumpy(array)
-        return host
 
     def full(self, shape: Shape, value: Any, dtype: Any) -> Any:
         """New filled array."""

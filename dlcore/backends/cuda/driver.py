@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from dlcore.backends.cuda.refusals import Refusals
 from dlcore.errors import KernelError
 from dlcore.signature import Shape
 
@@ -25,6 +28,7 @@ class Driver:
         self._modules: dict[str, int] = {}
         self._functions: dict[tuple[str, str], Any] = {}
         self._shared: dict[tuple[str, str], int] = {}
+        self.refusals = Refusals(self.empty, self.to_numpy)
         self.multiprocessors = self.native.attribute(MULTIPROCESSORS)
 
     def image(self, module: str) -> bytes:
@@ -33,6 +37,10 @@ class Driver:
 
     def empty(self, shape: Shape, dtype: Any) -> Array:
         """A new array whose elements are not set."""
+        raise NotImplementedError
+
+    def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
+        """An array's elements in host memory, once all work before has ended."""
         raise NotImplementedError
 
     def stream(self) -> int:

@@ -8,12 +8,13 @@ from math import prod
 from typing import Any
 
 from dlcore import dtypes
-from dlcore.backends.cuda.launch import empty, launch
+from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous, int64
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.backends.cuda.ops_reduce import reduce
 from dlcore.backends.cuda.rows import BLOCK, aligned, lanes_of, launch_rows, launch_threads, refuse
 from dlcore.dispatch import implement
+from dlcore.ops.index import NO_CLASS
 
 Array = Any
 
@@ -102,12 +103,13 @@ class _Problem:
         launch(kernel, (1,), (BLOCK,), parts, count, mean, total, divisor, like=logits)
 
 
-@implement("cross_entropy", "cuda", refuse=refuse)
+@implement("cross_entropy", "cuda", refuse=refuse, checks=True)
 def cross_entropy(logits: Array, labels: Array, weight: Array | None = None, **attrs: Any) -> tuple[Array, Array]:
     """Logsumexp over the classes, and the loss."""
     problem = _Problem(logits, labels, weight, **attrs)
     lse, loss = (empty(labels.shape, problem.wide, logits) for _ in range(2))
-    operands = (problem.logits, problem.labels, problem.weight, lse, loss, problem.shape())
+    note = driver_of(logits).refusals.record("cross_entropy", NO_CLASS, problem.classes)
+    operands = (problem.logits, problem.labels, problem.weight, lse, loss, note, problem.shape())
     problem.launch("cross_entropy", lanes_of(problem.classes, logits.itemsize), *operands)
     if problem.reduction == "none":
         return lse, loss
