@@ -27,6 +27,7 @@ class Arguments {
   void open(py::handle arrays) {
     if (!function_.driver().emulated()) return;
     for (py::handle array : arrays) {
+      if (!is_array(array.ptr())) continue;
       if (opened_count_ == kMaxOpened) throw py::value_error(function_.name() + ": too many arrays");
       host_pointer(opened_count_, array.ptr());
     }

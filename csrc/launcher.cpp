@@ -139,11 +139,19 @@ int Function::blocks_per_multiprocessor(int threads, std::size_t shared) const {
 }
 
 void Function::launch(Dim3 g, Dim3 b, unsigned shared, void* stream, void** parameters, bool cooperative) const {
+  constexpr int kInvalidContext = 201;  // CUDA_ERROR_INVALID_CONTEXT: this thread has none yet
   const DriverApi& api = driver_.api();
-  const int code =
-      cooperative ? api.cuLaunchCooperativeKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters)
-                  : api.cuLaunchKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters, nullptr);
-  if (code) driver_.check(code, "");
+  const auto run = [&] {
+    return cooperative
+               ? api.cuLaunchCooperativeKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters)
+               : api.cuLaunchKernel(handle_, g.x, g.y, g.z, b.x, b.y, b.z, shared, stream, parameters, nullptr);
+  };
+  int code = run();
+  if (code == kInvalidContext) {
+    driver_.make_current();
+    code = run();
+  }
+  if (code) driver_.check(code, "launch");
 }
 
 }  // namespace dlcore

@@ -23,10 +23,10 @@ class Driver {
   bool emulated() const;  // kernels run in host memory, and may touch only what is opened to them
   void open(const void* low, std::size_t bytes, const char* name) const;
   void close(const void* low) const;
+  void make_current() const;  // for this thread
   const DriverApi& api() const { return *api_; }
 
  private:
-  void make_current() const;
   DriverApi* api_;  // lives as long as the process, like the library
   void* context_ = nullptr;
   int device_ = 0;

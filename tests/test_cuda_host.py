@@ -1,12 +1,25 @@
-"""The host's side of the cuda backend, in the emulator: refused values."""
+"""The host's side of the cuda backend, in the emulator: refused values, CuPy's arrays, graphs, errors."""
 
+import importlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fake_cupy
 import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch
-from dlcore.backends.cuda import refusals
-from dlcore.errors import IndexRangeError
+from dlcore import dispatch, nn, optim, settings, testing
+from dlcore.backends.cuda import compiler, launch, libcuda, refusals
+from dlcore.errors import BackendError, IndexRangeError, KernelError
+from dlcore.op import OPS
+from dlcore.sim import build, engine
+
+_C = pytest.importorskip("dlcore._C")
+ROOT = Path(dl.__file__).parents[1]
 
 pytestmark = pytest.mark.sim
 
@@ -85,3 +98,244 @@ def test_more_sites_than_records_begin_again():
     first[...] = 3 << 32 | 7
     with pytest.raises(IndexRangeError, match=rf"op: index 7 of {refusals.SITES - 1} \(at position 3\)"):
         found.check()
+
+
+# ---- CuPy's place taken by a module over the emulator's driver library
+
+
+def cuda_over_emulator(monkeypatch, folder):
+    """The cuda backend, its code as on a GPU, with `fake_cupy` for CuPy and the emulator for libcuda."""
+    for module in (
+        "copy",
+        "cross_entropy",
+        "elementwise",
+        "gather",
+        "gemm",
+        "gemm_skinny",
+        "optim",
+        "random",
+        "reduce",
+    ):
+        (folder / f"{module}.fatbin").write_text(f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu')}")
+    monkeypatch.setattr(compiler, "FATBINS", folder)
+    monkeypatch.setenv("DLCORE_LIBCUDA", str(build.driver()))
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    monkeypatch.setattr(dispatch, "_backends", dict(dispatch._backends))
+    sys.modules.pop("dlcore.backends.cuda.device", None)
+    settings.get.cache_clear()
+
+
+@pytest.fixture
+def cuda(monkeypatch, tmp_path):
+    cuda_over_emulator(monkeypatch, tmp_path)
+    yield dispatch.get_backend("cuda")
+    sys.modules.pop("dlcore.backends.cuda.device", None)
+    monkeypatch.undo()
+    settings.get.cache_clear()
+
+
+def device_module():
+    return importlib.import_module("dlcore.backends.cuda.device")
+
+
+def losses(device):
+    """Of three steps of a small classifier."""
+    with dl.device(device):
+        dl.manual_seed(0)
+        model = nn.Sequential(nn.Linear(12, 20), nn.GELU(), nn.Dropout(0.1), nn.Linear(20, 5))
+        step = optim.AdamW(model.parameters(), lr=1e-2)
+        rng, found = np.random.default_rng(0), []
+        for _ in range(3):
+            x, y = rng.normal(size=(33, 12)).astype(np.float32), rng.integers(0, 5, 33)
+            loss = nn.cross_entropy(model(dl.tensor(x)), dl.tensor(y))
+            loss.backward()
+            step.step()
+            step.zero_grad()
+            found.append(loss.item())
+        return found
+
+
+def test_training_over_cupy_is_that_of_the_emulator(cuda):
+    assert losses("cuda") == losses("sim")
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_references_run_over_cupy(name, cuda):
+    op = OPS[name]
+    s = testing.samples(op)[0]
+    operands = [np.asarray(x) if isinstance(x, np.generic) else x for x in testing.arrays(op, s, "float16")]
+    placed = [cuda.asarray(x) if isinstance(x, np.ndarray) else x for x in operands]
+    expected = dispatch.get_backend("numpy").reference(op)(*operands, **op.attrs | dict(s.attrs))
+    found = cuda.reference(op)(*placed, **op.attrs | dict(s.attrs))
+    for a, b in zip(*(x if isinstance(x, tuple) else (x,) for x in (found, expected)), strict=True):
+        np.testing.assert_array_equal(cuda.to_numpy(cuda.cast(a, np.dtype(np.float32))), np.asarray(b, np.float32))
+
+
+def test_scalars_and_arrays_are_placed_and_cast(cuda):
+    x = cuda.asarray(np.arange(3))
+    assert cuda.asarray(x).data.ptr == x.data.ptr != cuda.asarray(x, copy=True).data.ptr
+    assert cuda.to_numpy(cuda.cast(x, dl.float32)).dtype == np.float32
+    assert cuda.operand(np.float32(2)).shape == ()
+    with pytest.raises(TypeError, match="Implicit conversion"):
+        np.asarray(x)
+
+
+def test_auto_takes_a_gpu(cuda):
+    assert dispatch.get_backend("auto") is cuda
+
+
+def test_without_the_extension_kernels_are_launched_from_python(cuda, monkeypatch):
+    monkeypatch.delattr(dl, "_C", raising=False)
+    monkeypatch.setitem(sys.modules, "dlcore._C", None)
+    monkeypatch.setenv("DLCORE_DEBUG", "1")
+    settings.get.cache_clear()
+    backend = device_module().load()
+    assert type(backend.driver.native) is libcuda.Driver
+    monkeypatch.setitem(dispatch._backends, "cuda", backend)
+    assert losses("cuda") == losses("sim")
+
+
+@pytest.mark.parametrize("native", ["_C", "libcuda"])
+def test_both_launchers_know_the_device_and_refuse_wrong_arguments(cuda, native):
+    path = settings.get("LIBCUDA")
+    driver = _C.Driver(path) if native == "_C" else libcuda.Driver(path)
+    module = driver.load(cuda.driver.image("elementwise"))
+    kernel = driver.function(module, "elementwise_negative_f32")
+    kernel.set_attribute(8, 64 * 1024)
+    assert (driver.attribute(16), kernel.attribute(8)) == (8, 64 * 1024)
+    assert kernel.blocks_per_multiprocessor(256, 0) == 8
+    with pytest.raises(TypeError, match="takes 3 arguments; got 1"):
+        kernel.launch((1,), (256,), 0, 0, False, None, None)
+    with pytest.raises(TypeError, match="argument 2"):
+        kernel.launch((1,), (256,), 0, 0, False, None, None, None, b"")
+    with pytest.raises(RuntimeError, match=r"2048 threads.*CUDA error 1"):
+        kernel.launch((1,), (2048,), 0, 0, False, None, None, None, bytes(112))
+    with pytest.raises(RuntimeError, match="no kernel absent"):
+        driver.function(module, "absent")
+
+
+def test_a_thread_without_a_context_gets_one():
+    found = []
+    thread = threading.Thread(target=lambda: found.append((tensor([1.0]) + 1).item()))
+    thread.start()
+    thread.join()
+    assert found == [2]
+
+
+# ---- CUDA graphs
+
+
+@pytest.mark.parametrize("name", ["sim", "cuda"])
+def test_a_graph_repeats_launches_on_the_values_of_the_day(name, cuda):
+    driver = dispatch.get_backend(name).driver
+    x = dl.tensor([1.0, 2.0], device=name)
+    (x * 3 + 1).numpy()  # loads the kernels
+    with driver.capture() as graph:
+        y = x * 3 + 1
+    for value in (5, 7):
+        x.assign(dl.full(2, float(value), device=name))
+        graph.replay()
+        assert y.tolist() == [3 * value + 1] * 2
+
+
+def test_a_graph_raises_what_its_kernels_refuse():
+    driver, ids = dispatch.get_backend("sim").driver, tensor([0, 1])
+    dl.take(tensor(X), ids).numpy()
+    x = tensor(X)
+    with driver.capture() as graph:
+        y = dl.take(x, ids)
+    ids.assign(tensor([0, 8]))
+    graph.replay()
+    with pytest.raises(IndexRangeError, match="take: index 8"):
+        y.numpy()
+
+
+def test_waiting_inside_a_capture_fails_and_leaves_everything_usable():
+    backend = dispatch.get_backend("sim")
+    with pytest.raises(KernelError, match="capturing"), backend.driver.capture() as graph:
+        backend.synchronize()
+    with pytest.raises(KernelError, match="recorded nothing"):
+        graph.replay()
+    assert (tensor([1.0]) + 1).item() == 2
+
+
+def test_graphs_and_streams_are_freed():
+    before = engine.live()
+    with dispatch.get_backend("sim").driver.capture() as graph:
+        pass
+    assert engine.live() == before + 1
+    del graph
+    assert engine.live() == before
+
+
+# ---- errors
+
+
+def test_a_binary_for_other_devices_is_named_with_the_device(cuda, tmp_path):
+    (tmp_path / "scan.fatbin").write_text("SASS:sm_86")
+    expected = r"scan_x of scan.cu cannot be loaded: .*no kernel image.*209\) \[device sm_80, kernels built for sm_80, "
+    with pytest.raises(KernelError, match=expected):
+        cuda.driver.function("scan", "scan_x")
+
+
+def test_a_refused_launch_is_named_with_grid_device_and_binaries(cuda):
+    x = dl.tensor([1.0], device="cuda")._array
+    expected = r"elementwise_negative_f32<<<\(1,\), \(2048,\), 0>>>: .*2048 threads.* \[device sm_80, kernels built for"
+    with pytest.raises(KernelError, match=expected):
+        launch.launch("elementwise.elementwise_negative_f32", (1,), (2048,), x, x, bytes(112), like=x)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "covered"),
+    [(75, False), (80, True), (87, True), (89, True), (90, True), (103, True), (110, False), (120, True), (130, True)],
+)
+def test_devices_that_the_fat_binaries_run_on(architecture, covered):
+    assert compiler.covers(architecture) == covered
+
+
+def test_another_device_compiles_for_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiler, "FATBINS", tmp_path)
+    assert compiler.built_for(75) == "compiled by NVRTC for sm_75"
+
+
+# ---- what is missing
+
+NO_GPU = """
+__version__ = "14.2.0"
+class CUDARuntimeError(RuntimeError): pass
+def getDeviceCount(): raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+class cuda:
+    class runtime: CUDARuntimeError = CUDARuntimeError; getDeviceCount = getDeviceCount
+"""
+MISSING = {
+    "no GPU": (
+        NO_GPU,
+        "CuPy is installed but finds no usable GPU (cudaErrorNoDevice: no CUDA-capable device is detected)",
+    ),
+    "old": ("__version__ = '13.6.0'", "needs CuPy 14 or newer; this is 13.6.0"),
+    "broken": (
+        "raise ImportError('libcudart.so: not found\\nRead more')",
+        "cannot be imported (libcudart.so: not found)",
+    ),
+    "absent": ("raise ModuleNotFoundError(name='cupy')", "needs CuPy and an NVIDIA GPU: pip install 'dlcore[cuda]'"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_gpu_that_cannot_be_used_leaves_auto_working_and_is_explained_in_one_line(name, tmp_path):
+    text, expected = MISSING[name]
+    (tmp_path / "cupy.py").write_text(text)
+    code = "import dlcore as dl; assert dl.ones(2).tolist() == [1, 1]; dl.ones(2, device='cuda')"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "DLCORE_BACKEND": "auto"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dlcore.errors.BackendError: backend cuda")
+    assert expected in last
+
+
+def test_a_missing_driver_library_is_explained(cuda, monkeypatch):
+    monkeypatch.setenv("DLCORE_LIBCUDA", "libabsent.so")
+    settings.get.cache_clear()
+    dispatch._backends.pop("cuda")
+    with pytest.raises(BackendError, match=r"backend cuda: libabsent.so: cannot open"):
+        dispatch.get_backend("cuda")

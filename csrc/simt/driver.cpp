@@ -4,6 +4,7 @@
 #include <chrono>
 
 std::recursive_mutex driver_mutex;
+thread_local CUcontext current = nullptr;
 CUresult sticky = CUDA_SUCCESS;
 std::string problem;
 size_t live_objects = 0;
@@ -28,6 +29,12 @@ const Error kErrors[] = {
     {CUDA_ERROR_OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
     {CUDA_ERROR_INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
     {CUDA_ERROR_INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"},
+    {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
+    {CUDA_ERROR_NO_BINARY_FOR_GPU, "CUDA_ERROR_NO_BINARY_FOR_GPU",
+     "no kernel image is available for execution on the device"},
+    {CUDA_ERROR_ILLEGAL_STATE, "CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"},
+    {CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
     {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"},
     {CUDA_ERROR_NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
     {CUDA_ERROR_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
@@ -91,9 +98,12 @@ CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice) {
 CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice) { return *bytes = size_t(16) << 30, CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* result, CUdevice) { return *result = &context, CUDA_SUCCESS; }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice) { return CUDA_SUCCESS; }
-CUresult cuCtxSetCurrent(CUcontext) { return CUDA_SUCCESS; }
-CUresult cuCtxGetCurrent(CUcontext* result) { return *result = &context, CUDA_SUCCESS; }
-CUresult cuCtxSynchronize() { return sticky; }
+CUresult cuCtxSetCurrent(CUcontext chosen) { return current = chosen, CUDA_SUCCESS; }
+CUresult cuCtxGetCurrent(CUcontext* result) { return *result = current, CUDA_SUCCESS; }
+CUresult cuCtxSynchronize() {
+  if (recording) return refuse(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "cuCtxSynchronize: a stream is capturing");
+  return sticky;
+}
 CUresult cuMemGetInfo_v2(size_t* available, size_t* total) {
   return *available = *total = size_t(16) << 30, CUDA_SUCCESS;
 }
@@ -119,7 +129,7 @@ CUresult cuGetErrorString(CUresult code, const char** text) {
 
 CUresult cuStreamCreate(CUstream* stream, unsigned) { return *stream = new CUstream_st, ++live_objects, CUDA_SUCCESS; }
 CUresult cuStreamDestroy_v2(CUstream stream) { return delete stream, --live_objects, CUDA_SUCCESS; }
-CUresult cuStreamSynchronize(CUstream) { return sticky; }
+CUresult cuStreamSynchronize(CUstream) { return cuCtxSynchronize(); }
 CUresult cuStreamQuery(CUstream) { return sticky; }
 CUresult cuStreamWaitEvent(CUstream, CUevent, unsigned) { return sticky; }
 CUresult cuEventCreate(CUevent* event, unsigned) { return *event = new CUevent_st, ++live_objects, CUDA_SUCCESS; }
@@ -157,6 +167,7 @@ void dlsim_register(void* start, size_t bytes, const char* name, unsigned flags)
 }
 void dlsim_unregister(void* start) {
   LOCKED;
+  if (recording) return recording->registered.push_back(start);
   simt::remove_global(reinterpret_cast<uintptr_t>(start));
 }
 // Texts of one record a line, fields separated by tabs; valid until the next call. The issues are those of the last

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -18,10 +19,14 @@ enum CUresult {
   CUDA_ERROR_OUT_OF_MEMORY = 2,
   CUDA_ERROR_INVALID_DEVICE = 101,
   CUDA_ERROR_INVALID_IMAGE = 200,
+  CUDA_ERROR_INVALID_CONTEXT = 201,
+  CUDA_ERROR_NO_BINARY_FOR_GPU = 209,
   CUDA_ERROR_INVALID_HANDLE = 400,
+  CUDA_ERROR_ILLEGAL_STATE = 401,
   CUDA_ERROR_NOT_FOUND = 500,
   CUDA_ERROR_LAUNCH_FAILED = 719,
   CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE = 720,
+  CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
 };
 
 // The device that is emulated: limits of an sm_80, with few multiprocessors, so that grids which fill it stay small.
@@ -63,14 +68,32 @@ using CUevent = CUevent_st*;
 extern std::recursive_mutex driver_mutex;
 #define LOCKED std::lock_guard<std::recursive_mutex> lock(driver_mutex)
 
-extern CUresult sticky;      // the error that a failed launch left
-extern std::string problem;  // what the last failing call was about
-extern size_t live_objects;  // allocations, modules, streams and events
+extern thread_local CUcontext current;  // of this thread
+extern CUresult sticky;                 // the error that a failed launch left
+extern std::string problem;             // what the last failing call was about
+extern size_t live_objects;             // allocations, modules, streams and events
 extern unsigned long long launches;
 
 inline CUresult refuse(CUresult code, std::string text) {
   problem = std::move(text);
   return code;
+}
+
+// What a capturing stream was given. Memory that was registered for its launches stays so.
+struct Recording {
+  std::vector<std::function<CUresult()>> steps;
+  std::vector<void*> registered;
+  ~Recording();
+};
+extern std::shared_ptr<Recording> recording;  // under way, one at a time
+extern CUstream recorded;                     // of which stream
+
+// Does something now, or whenever the graph of a capturing stream is launched.
+template <class Step>
+CUresult in_order(CUstream stream, Step step) {
+  if (!recording || stream != recorded) return step();
+  recording->steps.push_back(step);
+  return CUDA_SUCCESS;
 }
 
 template <class... Numbers>

@@ -68,9 +68,36 @@ CUresult unpack(const CUfunc& f, void** extra, std::vector<void*>& arguments) {
   return CUDA_SUCCESS;
 }
 
-CUresult launch(CUfunction f, const Shape& shape, bool cooperative, void** parameters, void** extra) {
+CUresult run(CUfunction f, const Shape& shape, bool cooperative, void** parameters) {
+  if (sticky) return sticky;
+  ++launches;
+  if (simt::run({f->kernel, shape.grid, shape.block, shape.dynamic_bytes, cooperative, parameters}))
+    return CUDA_SUCCESS;
+  return sticky = refuse(CUDA_ERROR_LAUNCH_FAILED, simt::machine.error);
+}
+
+// A launch whose arguments are kept.
+struct Later {
+  CUfunction function;
+  Shape shape;
+  bool cooperative;
+  std::vector<std::string> arguments;
+
+  Later(CUfunction f, const Shape& s, bool c, void** parameters) : function(f), shape(s), cooperative(c) {
+    for (size_t i = 0; i < f->parameters(); ++i)
+      arguments.emplace_back(static_cast<char*>(parameters[i]), f->kernel->sizes[i]);
+  }
+  CUresult operator()() {
+    std::vector<void*> parameters;
+    for (std::string& argument : arguments) parameters.push_back(argument.data());
+    return run(function, shape, cooperative, parameters.data());
+  }
+};
+
+CUresult launch(CUfunction f, const Shape& shape, bool cooperative, CUstream stream, void** parameters, void** extra) {
   LOCKED;
   if (sticky) return sticky;
+  if (!current) return refuse(CUDA_ERROR_INVALID_CONTEXT, "launch: this thread has no current context");
   if (!f) return refuse(CUDA_ERROR_INVALID_HANDLE, "launch: the function is null");
   if (CUresult bad = check_shape(*f, shape)) return bad;
   size_t room =
@@ -86,10 +113,8 @@ CUresult launch(CUfunction f, const Shape& shape, bool cooperative, void** param
   }
   if (f->parameters() && !parameters)
     return refuse(CUDA_ERROR_INVALID_VALUE, std::string(f->kernel->name) + ": no arguments");
-  ++launches;
-  if (simt::run({f->kernel, shape.grid, shape.block, shape.dynamic_bytes, cooperative, parameters}))
-    return CUDA_SUCCESS;
-  return sticky = refuse(CUDA_ERROR_LAUNCH_FAILED, simt::machine.error);
+  if (recording && stream == recorded) return in_order(stream, Later(f, shape, cooperative, parameters));
+  return run(f, shape, cooperative, parameters);
 }
 
 }  // namespace
@@ -98,10 +123,12 @@ extern "C" {
 
 // ---- modules and functions
 
-// The image is the text "SIMT:" and the path of a compiled kernel file.
+// The image is the text "SIMT:" and the path of a compiled kernel file; "SASS:" stands for code of another device.
 CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   LOCKED;
   auto* text = static_cast<const char*>(image);
+  if (strncmp(text, "SASS:", 5) == 0)
+    return refuse(CUDA_ERROR_NO_BINARY_FOR_GPU, "no kernel image is available for execution on the device");
   if (strncmp(text, "SIMT:", 5) != 0)
     return refuse(CUDA_ERROR_INVALID_IMAGE, "the image is not for the emulator (SIMT:path)");
   void* library = dlopen(text + 5, RTLD_NOW | RTLD_LOCAL);
@@ -173,12 +200,12 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction fun
 // ---- launches
 
 CUresult cuLaunchKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                        unsigned dynamic_bytes, CUstream, void** parameters, void** extra) {
-  return launch(f, {{gx, gy, gz}, {bx, by, bz}, dynamic_bytes}, false, parameters, extra);
+                        unsigned dynamic_bytes, CUstream stream, void** parameters, void** extra) {
+  return launch(f, {{gx, gy, gz}, {bx, by, bz}, dynamic_bytes}, false, stream, parameters, extra);
 }
 CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                                   unsigned bz, unsigned dynamic_bytes, CUstream, void** parameters) {
-  return launch(f, {{gx, gy, gz}, {bx, by, bz}, dynamic_bytes}, true, parameters, nullptr);
+                                   unsigned bz, unsigned dynamic_bytes, CUstream stream, void** parameters) {
+  return launch(f, {{gx, gy, gz}, {bx, by, bz}, dynamic_bytes}, true, stream, parameters, nullptr);
 }
 
 }  // extern "C"

@@ -97,14 +97,14 @@ CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   simt::mark_initialised(to, bytes);
   return copy(host(to), host(from), bytes);
 }
-CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream) {
-  return cuMemcpyHtoD_v2(to, from, bytes);
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, size_t bytes, CUstream stream) {
+  return in_order(stream, [=] { return cuMemcpyHtoD_v2(to, from, bytes); });
 }
-CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream) {
-  return cuMemcpyDtoH_v2(to, from, bytes);
+CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return in_order(stream, [=] { return cuMemcpyDtoH_v2(to, from, bytes); });
 }
-CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream) {
-  return cuMemcpyDtoD_v2(to, from, bytes);
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  return in_order(stream, [=] { return cuMemcpyDtoD_v2(to, from, bytes); });
 }
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
   LOCKED;
@@ -120,11 +120,11 @@ CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned value, size_t count) {
   std::fill_n(static_cast<unsigned*>(host(to)), count, value);
   return CUDA_SUCCESS;
 }
-CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream) {
-  return cuMemsetD8_v2(to, value, count);
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream stream) {
+  return in_order(stream, [=] { return cuMemsetD8_v2(to, value, count); });
 }
-CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream) {
-  return cuMemsetD32_v2(to, value, count);
+CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream stream) {
+  return in_order(stream, [=] { return cuMemsetD32_v2(to, value, count); });
 }
 CUresult cuMemAllocHost_v2(void** pointer, size_t bytes) {
   *pointer = malloc(bytes ? bytes : 1);

@@ -23,6 +23,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     kernels = "numpy"
     array_type = np.ndarray
+    xp: Any = np  # the array library of references
 
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         """NumPy array of `data`; Python floats become float32."""
@@ -55,16 +56,22 @@ class NumpyBackend(Backend):
         return np.asarray(array, dtype)
 
     def reference(self, op: Op) -> Callable[..., Any]:
-        """The reference over NumPy, with 16-bit floats widened to float32 while it computes."""
-        run = op.reference
+        """The reference, with 16-bit floats widened to float32 while it computes."""
+        run, xp, operand = op.reference, self.xp, self.operand
         if op.view and op.dtype is None:  # moves no numbers
-            return functools.partial(run, np)
+            return functools.partial(run, xp)
 
         def call(*arrays: Any, **attrs: Any) -> Any:
             with np.errstate(all="ignore"):
-                return run(np, *[_widened(a) for a in arrays], **attrs)
+                return run(xp, *map(operand, arrays), **attrs)
 
         return call
+
+    def operand(self, array: Any) -> Any:
+        """An operand as references take it."""
+        if type(array) is self.array_type and dtypes.is_half(array.dtype):
+            return array.astype(np.float32)
+        return array
 
 
 def _from_dlpack(data: Any) -> Array:
@@ -72,12 +79,6 @@ def _from_dlpack(data: Any) -> Array:
         return np.from_dlpack(data)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise DTypeError(f"cannot take a {type(data).__module__}.{type(data).__qualname__}: {error}") from None
-
-
-def _widened(array: Any) -> Any:
-    if isinstance(array, np.ndarray) and dtypes.is_half(array.dtype):
-        return array.astype(np.float32)
-    return array
 
 
 def load() -> NumpyBackend:

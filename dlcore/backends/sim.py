@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ def load() -> Any:
     from dlcore.backends.cuda import compiler
     from dlcore.backends.cuda.backend import CudaBackend
     from dlcore.backends.cuda.driver import Driver
+    from dlcore.backends.cuda.graph import Graph
+    from dlcore.backends.cuda.libcuda import Library
     from dlcore.sim import build, engine
 
     class SimDriver(Driver):
@@ -29,9 +34,14 @@ def load() -> Any:
         array_type = np.ndarray
         xp = np
         native = _C.Driver(str(build.driver()))
+        library = Library(str(build.driver()))
+        _stream = 0
 
         def image(self, module: str) -> bytes:
             return f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu', settings.get('SIM'))}".encode()
+
+        def built_for(self) -> str:
+            return "for the emulator"
 
         def empty(self, shape: Shape, dtype: Any) -> Any:
             array = engine.empty(shape, dtype)
@@ -43,7 +53,18 @@ def load() -> Any:
             return array
 
         def stream(self) -> int:
-            return 0
+            return self._stream
+
+        @contextmanager
+        def side_stream(self, graph: Graph) -> Iterator[int]:
+            stream = ctypes.c_void_p()
+            self.library.call("cuStreamCreate", ctypes.byref(stream), 0)
+            self._stream = int(stream.value or 0)
+            try:
+                yield self._stream
+            finally:
+                self._stream = 0
+                self.library.call("cuStreamDestroy_v2", stream)
 
         def address(self, array: Any) -> int:
             return int(array.__array_interface__["data"][0])

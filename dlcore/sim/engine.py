@@ -34,6 +34,9 @@ _SCALARS: dict[str, Any] = {
 def library() -> ctypes.CDLL:
     """The fake driver: the `cu*` functions of libcuda, and the `dlsim_*` functions that control the emulator."""
     lib = ctypes.CDLL(str(build.driver()))
+    context = ctypes.c_void_p()
+    lib.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    lib.cuCtxSetCurrent(context)
     lib.dlsim_signature.restype = ctypes.c_char_p
     lib.dlsim_signature.argtypes = [ctypes.c_void_p]
     lib.dlsim_schedule.argtypes = [ctypes.c_int, ctypes.c_uint64]

@@ -22,7 +22,7 @@ class CudaBackend(NumpyBackend):
         super().__init__()
         self.name = driver.name
         self.driver = driver
-        self.array_type = driver.array_type
+        self.array_type, self.xp = driver.array_type, driver.xp
         drivers[driver.array_type] = driver
         load_families()
 
@@ -39,9 +39,8 @@ class CudaBackend(NumpyBackend):
         return host
 
     def synchronize(self) -> None:
-        """Wait for the device. Raises IndexRangeError for an index that a kernel refused."""
-        self.driver.native.synchronize()
-        self.driver.refusals.check()
+        """Wait for the device. Raises KernelError, and IndexRangeError for an index that a kernel refused."""
+        self.driver.synchronize()
 
 
 def load_families() -> None:

@@ -12,8 +12,11 @@ from functools import cache
 from pathlib import Path
 
 from dlcore import settings
-from dlcore.backends.cuda.options import OPTIONS
+from dlcore.backends.cuda.options import ARCHITECTURES, OPTIONS
 from dlcore.errors import KernelError
+
+FATBINS = Path(__file__).resolve().parents[2] / "fatbin"
+"""Fat binaries of the wheel, if it was built with nvcc."""
 
 _INCLUDE = re.compile(r'^\s*#include\s+"([^"]+)"\s*$', re.MULTILINE)
 
@@ -51,10 +54,30 @@ def _with_headers(text: str, seen: set[str]) -> str:
     return _INCLUDE.sub(header, text)
 
 
+def covers(architecture: int) -> bool:
+    """Whether the fat binaries hold code, or PTX, that runs on a device of that compute capability."""
+    return architecture >= ARCHITECTURES[-1] or any(
+        a // 10 == architecture // 10 and a <= architecture for a in ARCHITECTURES
+    )
+
+
+def _uses_fatbins(architecture: int) -> bool:
+    return FATBINS.is_dir() and covers(architecture) and not settings.get("KERNELS")
+
+
+def built_for(architecture: int) -> str:
+    """What `image` gives to a device, for messages."""
+    if _uses_fatbins(architecture):
+        return f"built for {', '.join(f'sm_{a}' for a in ARCHITECTURES)} and PTX of the last"
+    return f"compiled by NVRTC for sm_{architecture}"
+
+
 def image(module: str, architecture: int) -> bytes:
-    """What the driver loads for a device of compute capability `architecture` (80 for 8.0)."""
-    fatbin = Path(__file__).resolve().parents[2] / "fatbin" / f"{module}.fatbin"
-    if fatbin.is_file() and not settings.get("KERNELS"):
+    """What the driver loads for a device of compute capability `architecture` (80 for 8.0).
+
+    Raises KernelError when it has to be compiled and there is no NVRTC, or the file does not compile.
+    """
+    if _uses_fatbins(architecture) and (fatbin := FATBINS / f"{module}.fatbin").is_file():
         return fatbin.read_bytes()
     text = source(module)
     key = hashlib.sha256("\0".join([text, *OPTIONS, str(architecture), str(_nvrtc_version())]).encode()).hexdigest()

@@ -1,21 +1,29 @@
-"""A real GPU: CuPy's arrays, memory pool and streams. The only file that calls CuPy."""
+"""A real GPU: CuPy's arrays, memory pool and streams. The only file that calls CuPy (and `__init__.py`, to find it)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
 import numpy as np
 
-from dlcore import _C, settings
-from dlcore.backends.cuda import compiler
+from dlcore import settings
+from dlcore.backends.cuda import compiler, libcuda
 from dlcore.backends.cuda.backend import CudaBackend
 from dlcore.backends.cuda.driver import Driver
-from dlcore.op import Op
+from dlcore.backends.cuda.graph import Graph
 from dlcore.signature import Shape
 
-CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+def launcher() -> Any:
+    """The class that launches: of the C++ extension, or, where that is not built, slower in Python."""
+    try:
+        from dlcore import _C
+    except ImportError:
+        return libcuda.Driver
+    return _C.Driver
 
 
 class CupyDriver(Driver):
@@ -27,14 +35,18 @@ class CupyDriver(Driver):
 
     def __init__(self) -> None:
         cupy.zeros(1)  # makes CuPy's context, the primary one, which the launcher shares
-        self.native = _C.Driver(settings.get("LIBCUDA"), cupy.cuda.runtime.getDevice())
-        attribute = self.native.attribute
-        self.architecture = 10 * attribute(CAPABILITY_MAJOR) + attribute(CAPABILITY_MINOR)
+        path = settings.get("LIBCUDA")
+        self.library = libcuda.Library(path)
+        self.native = launcher()(path, cupy.cuda.runtime.getDevice())
         super().__init__()
 
     def image(self, module: str) -> bytes:
         """Fat binary or cubin."""
         return compiler.image(module, self.architecture)
+
+    def built_for(self) -> str:
+        """Architectures of the fat binaries, or NVRTC's."""
+        return compiler.built_for(self.architecture)
 
     def empty(self, shape: Shape, dtype: Any) -> Any:
         """From CuPy's pool."""
@@ -49,6 +61,15 @@ class CupyDriver(Driver):
         """CuPy's current stream."""
         return int(cupy.cuda.get_current_stream().ptr)
 
+    @contextmanager
+    def side_stream(self, graph: Graph) -> Iterator[int]:
+        """A stream of its own, and a memory pool that the graph keeps."""
+        pool, stream = cupy.cuda.MemoryPool(), cupy.cuda.Stream(non_blocking=True)
+        cupy.cuda.get_current_stream().synchronize()  # what the launches will read is there
+        graph.kept += [pool, stream]
+        with cupy.cuda.using_allocator(pool.malloc), stream:
+            yield stream.ptr
+
     def address(self, array: Any) -> int:
         """Device pointer."""
         return int(array.data.ptr)
@@ -58,9 +79,9 @@ class CupyBackend(CudaBackend):
     """`CudaBackend` with its arrays on the GPU."""
 
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Any:
-        """Copy host data to the device."""
+        """Copy host data to the device, through CuPy's page-locked buffers, without waiting for it."""
         if isinstance(data, cupy.ndarray):
-            return cupy.array(data, dtype=dtype or data.dtype, copy=bool(copy))
+            return data.astype(dtype or data.dtype, copy=bool(copy))
         return cupy.asarray(super().asarray(data, dtype))
 
     def full(self, shape: Shape, value: Any, dtype: Any) -> Any:
@@ -73,10 +94,9 @@ class CupyBackend(CudaBackend):
             return array.astype(dtype, copy=False)
         return super().cast(array, dtype) if type(array) in (bool, int, float) else cupy.asarray(array, dtype)
 
-    def reference(self, op: Op) -> Callable[..., Any]:
-        """The reference over CuPy."""
-        run = op.reference
-        return lambda *arrays, **attrs: run(cupy, *arrays, **attrs)
+    def operand(self, array: Any) -> Any:
+        """CuPy's functions take no NumPy scalars in an array's place."""
+        return super().operand(cupy.asarray(array) if isinstance(array, np.generic) else array)
 
 
 def load() -> CupyBackend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dlcore import settings
 from dlcore.backends.cuda.driver import Driver
 from dlcore.errors import KernelError
 from dlcore.signature import Shape
@@ -44,7 +45,7 @@ def launch(
     arguments: arrays and None (pointers), ints, floats, and bytes (structs by value), as its signature says.
     shared: bytes of dynamic shared memory. cooperative: all blocks are resident, for grid barriers.
     touched: arrays whose addresses (`driver_of(x).address(x)`) stand inside a struct.
-    Raises KernelError naming kernel, grid and block.
+    Raises KernelError naming kernel, grid, block, the device and what its kernels are built for.
     """
     if 0 in grid:
         return
@@ -52,11 +53,10 @@ def launch(
     module, _, name = kernel.partition(".")
     for listener in listeners:
         listener(kernel, grid, block, arguments, shared)
+    function = driver.function(module, name, shared)
     try:
-        driver.function(module, name, shared).launch(
-            grid, block, shared, driver.stream(), cooperative, touched, *arguments
-        )
+        function.launch(grid, block, shared, driver.stream(), cooperative, touched, *arguments)
+        if settings.get("DEBUG"):
+            driver.native.synchronize()
     except RuntimeError as error:
-        if isinstance(error, KernelError):
-            raise
-        raise KernelError(f"{name}<<<{grid}, {block}, {shared}>>>: {error}") from None
+        raise KernelError(f"{name}<<<{grid}, {block}, {shared}>>>: {error} {driver.where()}") from None
