@@ -7,6 +7,7 @@ import pytest
 from benchmarks.static import cubin, devices, metrics, ptx, report, sass
 from benchmarks.static.families import families
 from benchmarks.static.sample import noted
+from dlcore import dispatch
 from dlcore.errors import BackendError
 
 # A loop over vectors with a slow path; nested in it a loop with local memory; stalls 1, 2, 4 and 5.
@@ -138,6 +139,31 @@ def test_few_loads_under_way_do_not_fill_the_bandwidth():
     loop = sass.Loop(instructions=4, global_requests=1, loaded=4)
     work = devices.Work(108, 1, 0, 1000, 0, 0, 1e9, 1e9)
     assert devices.modelled(devices.DEVICES["A100"], work, loop, 1).bound == "loads under way"
+
+
+# ---- a device that is found
+
+H100 = {13: 1_980_000, 16: 132, 36: 2_619_000, 37: 5120, 75: 9, 76: 0}  # CU_DEVICE_ATTRIBUTE_...: value
+
+
+def test_bandwidth_follows_from_clock_and_width_of_the_bus():
+    found = devices.of_driver(H100.__getitem__)
+    assert found[:3] == (90, 132, 1.98e9)
+    assert found.dram == pytest.approx(devices.DEVICES["H100"].dram, rel=0.01)
+
+
+@pytest.mark.parametrize(("capability", "known"), [((12, 1), 120), ((10, 3), 100), ((8, 7), 86), ((7, 5), 80)])
+def test_an_unknown_architecture_has_the_rates_of_the_one_before(capability, known):
+    attributes = H100 | dict(zip((75, 76), capability, strict=True))
+    assert devices.of_driver(attributes.__getitem__).architecture == known
+
+
+@pytest.mark.sim
+def test_the_emulated_device_has_a_roofline():
+    found = devices.of_driver(dispatch.get_backend("sim").driver.native.attribute)
+    assert found[:4] == (80, 8, 1e9, 128e9)
+    assert devices.roofline(found, devices.rate(80, "FFMA", 32), 64 * 8e9, 0) == 1.0
+    assert devices.roofline(found, devices.rate(80, "HMMA", 2048), 0, 256e9) == 2.0
 
 
 def test_spills_and_local_memory_in_loops_are_told():

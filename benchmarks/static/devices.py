@@ -6,6 +6,7 @@ sheets at boost clock. HMMA's rate on compute capability 9.0 is that of mma.sync
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
@@ -50,6 +51,30 @@ DEVICES = {
     "H100": Device(90, 132, 1.83e9, 3350e9, 5500e9),
     "RTX 4090": Device(89, 128, 2.52e9, 1008e9, 5000e9),
 }
+
+
+# CU_DEVICE_ATTRIBUTE_...
+CLOCK_RATE, MULTIPROCESSOR_COUNT, MEMORY_CLOCK_RATE, MEMORY_BUS_WIDTH = 13, 16, 36, 37  # in kHz, -, kHz, bits
+CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
+
+
+def of_driver(attribute: Callable[[int], int]) -> Device:
+    """The device of a driver, which answers for its attributes.
+
+    Memory moves data at both edges of its clock. What the driver does not tell, rates per cycle and of the L2 cache, is
+    taken from the newest known architecture that is not newer.
+    """
+    capability = 10 * attribute(CAPABILITY_MAJOR) + attribute(CAPABILITY_MINOR)
+    architecture = max([a for a in ARCHITECTURES if a <= capability], default=min(ARCHITECTURES))
+    multiprocessors, clock = attribute(MULTIPROCESSOR_COUNT), 1e3 * attribute(CLOCK_RATE)
+    dram = 2e3 * attribute(MEMORY_CLOCK_RATE) * attribute(MEMORY_BUS_WIDTH) / 8
+    return Device(architecture, multiprocessors, clock, dram, _l2(architecture) * multiprocessors * clock)
+
+
+def _l2(architecture: int) -> float:
+    """Bytes per cycle and multiprocessor, as on the listed device of the nearest architecture."""
+    like = min(DEVICES.values(), key=lambda device: abs(device.architecture - architecture))
+    return like.l2 / like.clock / like.multiprocessors
 
 
 class Residency(NamedTuple):
@@ -106,12 +131,20 @@ class Modelled(NamedTuple):
         return self.seconds / self.roofline
 
 
-def rate(architecture: int, loop: Loop) -> float:
-    """Multiply-adds of a multiprocessor per cycle, of the loop's kind."""
-    lanes = ARCHITECTURES[architecture].lanes
-    if loop.kind == "HMMA":
-        return SCHEDULERS * loop.fma / loop.math / lanes["HMMA"]
-    return lanes[loop.kind]
+def rate(architecture: int, kind: str, fma: float) -> float:
+    """Multiply-adds of a multiprocessor per cycle, in instructions of a kind; fma: of one instruction, for HMMA."""
+    lanes = ARCHITECTURES[architecture].lanes[kind]
+    return SCHEDULERS * fma / lanes if kind == "HMMA" else lanes
+
+
+def loop_rate(architecture: int, loop: Loop) -> float:
+    """`rate` of a loop's math."""
+    return rate(architecture, loop.kind, loop.fma / loop.math)
+
+
+def roofline(device: Device, per_cycle: float, fma: float, compulsory: float) -> float:
+    """Seconds that a device needs at least: for multiply-adds, at a multiprocessor's `rate`, and for bytes of DRAM."""
+    return max(fma / (per_cycle * device.clock * device.multiprocessors), compulsory / device.dram)
 
 
 def modelled(device: Device, work: Work, loop: Loop, resident: int) -> Modelled:
@@ -124,9 +157,8 @@ def modelled(device: Device, work: Work, loop: Loop, resident: int) -> Modelled:
     waves = [device.multiprocessors * resident] * min(full, 1) + [left] * (left > 0)
     found = [max((t, name) for name, t in _wave(device, work, loop, blocks).items()) for blocks in waves]
     cycles = sum(t * (full if i == 0 and full else 1) for i, (t, _) in enumerate(found))
-    per_second = device.clock * device.multiprocessors
-    math = work.fma / (rate(device.architecture, loop) * per_second) if work.fma else 0.0
-    return Modelled(cycles / device.clock, found[0][1], max(math, work.compulsory / device.dram))
+    per_cycle = loop_rate(device.architecture, loop) if work.fma else 1.0
+    return Modelled(cycles / device.clock, found[0][1], roofline(device, per_cycle, work.fma, work.compulsory))
 
 
 def _wave(device: Device, work: Work, loop: Loop, blocks: int) -> dict[str, float]:
@@ -142,7 +174,7 @@ def _wave(device: Device, work: Work, loop: Loop, blocks: int) -> dict[str, floa
         "DRAM": share * work.dram / device.dram * device.clock,
     }
     if work.fma:
-        cycles["math"] = own * work.fma / rate(device.architecture, loop)
+        cycles["math"] = own * work.fma / loop_rate(device.architecture, loop)
     elif loop.loaded:
         under_way = busiest * work.warps * WARP * loop.loaded
         cycles["loads under way"] = own * work.dram * LATENCY / under_way

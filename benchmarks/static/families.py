@@ -43,8 +43,17 @@ class Family(NamedTuple):
     bars: Bars
     call: Callable[[Arrays, int], Any]
     small: int  # run by the emulator
-    full: int  # modelled
+    full: int  # modelled, and measured on a GPU
     fma: Callable[[int], float] | None = None  # multiply-adds, for kernels that math bounds
+    exact: Callable[[Arrays, int], Any] | None = None  # the same in ops that every backend has, where `call` is not
+
+    @property
+    def math(self) -> tuple[str, int]:
+        """Instruction that multiplies and adds, and how many multiply-adds one does in a warp."""
+        for dtype, found in (("_f64", ("DFMA", 32)), ("_tf32", ("HMMA", 1024)), ("f16", ("HMMA", 2048))):
+            if dtype in self.kernel:
+                return found
+        return "FFMA", 32
 
 
 K = 2048  # inner size of matrix products: their blocks do the same whatever the number of rows and columns
@@ -68,7 +77,8 @@ def tf32(kernel: str) -> Family:
     def call(new: Arrays, n: int) -> Any:
         return run(new(n, K)._array, new(n, K).mT._array, tf32=True)
 
-    return Family(kernel, TENSOR_GEMM, call, 256, 4096, lambda n: float(n * n * K))
+    exact = product(kernel, TENSOR_GEMM, "nt", dtypes.float32, 256).call
+    return Family(kernel, TENSOR_GEMM, call, 256, 4096, lambda n: float(n * n * K), exact)
 
 
 def convolution(kernel: str, bars: Bars, op: str) -> Family:
@@ -119,6 +129,16 @@ def rows(kernel: str, op: Callable[..., Any], n: int, dtype: Any = dtypes.float3
     return Family(kernel, MEMORY, call, 64, 2**26 // n)
 
 
+def copy(kernel: str, view: Callable[[Any], Any]) -> Family:
+    """A contiguous copy of a view of rows of 512 elements."""
+    from dlcore.backends.cuda.ops_copy import contiguous
+
+    def call(new: Arrays, m: int) -> Any:
+        return contiguous(view(new(m, 512)._array))
+
+    return Family(kernel, MEMORY, call, 64, 2**17, exact=lambda new, m: view(new(m, 512)._array))
+
+
 def flat(kernel: str, op: Callable[..., Any], dtype: Any = dtypes.float32, count: int = 1) -> Family:
     """An element-wise op on `count` arrays."""
 
@@ -130,8 +150,6 @@ def flat(kernel: str, op: Callable[..., Any], dtype: Any = dtypes.float32, count
 
 def families() -> list[Family]:
     """Every line of the table."""
-    from dlcore.backends.cuda.ops_copy import contiguous
-
     f32, f16, bf16, f64 = dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.float64
     step = F32_SMALL._replace(name="fused step of a recurrent network")
     return [
@@ -151,8 +169,8 @@ def families() -> list[Family]:
         flat("elementwise_multiply_f16", dl.multiply, f16, 2),
         flat("elementwise_gelu_f32", dl.gelu),
         flat("copy_cast_f32_bf16", lambda x: x.astype(bf16)),
-        rows("copy_strided_b4", lambda x: contiguous(x._array.reshape(-1, 8, 512).swapaxes(0, 1)), 512),
-        rows("copy_transpose_b4", lambda x: contiguous(x._array.T), 512),
+        copy("copy_strided_b4", lambda x: x.reshape(-1, 8, 512).swapaxes(0, 1)),
+        copy("copy_transpose_b4", lambda x: x.T),
         rows("reduce_warp_sum_f32_f32", lambda x: x.sum(axis=1), 512),
         rows("reduce_block_sum_f32_f32", lambda x: x.sum(axis=1), 4096),
         rows("reduce_columns_sum_f32_f32", lambda x: x.sum(axis=0), 4096),

@@ -7,9 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.static import cubin, families, sample, sass
-from benchmarks.static.devices import ARCHITECTURES, DEVICES, Residency, Work, modelled, rate, residency
+from benchmarks.static.devices import (
+    ARCHITECTURES,
+    DEVICES,
+    Device,
+    Modelled,
+    Residency,
+    Work,
+    loop_rate,
+    modelled,
+    residency,
+)
 from benchmarks.static.families import Bars, Family
 from dlcore.backends.cuda import compiler
 from dlcore.sim import build
@@ -143,34 +154,41 @@ def of_counts(bars: Bars, counts: sample.Counts) -> dict[str, Metric]:
     }
 
 
+class Prediction(NamedTuple):
+    """A family at full size on a device. Its time is modelled, not measured."""
+
+    work: Work
+    result: Modelled
+    cycles: float  # of all multiprocessors: math, or the roofline where there is none
+    waves: float
+
+
+def predicted(family: Family, code: Code, counts: sample.Counts, device: Device) -> Prediction:
+    """What code and counters give on a device."""
+    arch = device.architecture if device.architecture in code else min(code, key=lambda a: abs(a - device.architecture))
+    resources, kernel = code[arch]
+    loop = kernel.compute if family.fma else kernel.memory
+    launch, compulsory = sample.noted(lambda new: family.call(new, family.full), family.kernel, device.multiprocessors)
+    fma = family.fma(family.full) if family.fma else 0.0
+    dram = counts.dram * compulsory / counts.compulsory  # each sector once, however often it is used
+    grown = fma / family.fma(family.small) if family.fma else compulsory / counts.compulsory
+    moved = counts.requests * grown, counts.sectors * grown, counts.wavefronts * grown, dram
+    work = Work(launch.blocks, -(-launch.threads // 32), fma, *moved, min(dram, compulsory))
+    held = max(1, blocks_resident(device.architecture, resources, launch).blocks)
+    result = modelled(device, work, loop, held)
+    per_second = device.clock * device.multiprocessors
+    cycles = fma / loop_rate(device.architecture, loop) if fma else result.roofline * per_second
+    return Prediction(work, result, cycles, launch.blocks / (device.multiprocessors * held))
+
+
 def of_model(family: Family, code: Code, counts: sample.Counts) -> dict[str, Metric]:
     """What the model makes of both on each device, at full size. None of these times is measured."""
     found, shared = {}, {}
     for name, device in DEVICES.items():
-        arch = (
-            device.architecture
-            if device.architecture in code
-            else min(code, key=lambda a: abs(a - device.architecture))
-        )
-        resources, kernel = code[arch]
-        loop = kernel.compute if family.fma else kernel.memory
-        launch, compulsory = sample.noted(
-            lambda new: family.call(new, family.full), family.kernel, device.multiprocessors
-        )
-        fma = family.fma(family.full) if family.fma else 0.0
-        dram = counts.dram * compulsory / counts.compulsory  # each sector once, however often it is used
-        grown = fma / family.fma(family.small) if family.fma else compulsory / counts.compulsory
-        moved = counts.requests * grown, counts.sectors * grown, counts.wavefronts * grown, dram
-        needed = min(dram, compulsory)
-        work = Work(launch.blocks, -(-launch.threads // 32), fma, *moved, needed)
-        held = blocks_resident(device.architecture, resources, launch)
-        result = modelled(device, work, loop, max(1, held.blocks))
-        waves = launch.blocks / (device.multiprocessors * max(1, held.blocks))
-        why = f"{1e3 * result.seconds:.3g} ms modelled, bound by {result.bound}, {waves:.2f} waves"
-        found[f"modelled / roofline, {name}"] = most(result.ratio, family.bars.modelled, why)
-        per_second = device.clock * device.multiprocessors
-        cycles = fma / rate(device.architecture, loop) if fma else result.roofline * per_second
-        shared[name] = work.wavefronts / cycles
+        p = predicted(family, code, counts, device)
+        why = f"{1e3 * p.result.seconds:.3g} ms modelled, bound by {p.result.bound}, {p.waves:.2f} waves"
+        found[f"modelled / roofline, {name}"] = most(p.result.ratio, family.bars.modelled, why)
+        shared[name] = p.work.wavefronts / p.cycles
     worst = max(shared, key=lambda name: shared[name])
     why = f"{worst}: {counts.worst['shared']}"
     return {"shared / math cycles": most(shared[worst], family.bars.shared_cycles, why)} | found

@@ -58,6 +58,8 @@ const Attribute kAttributes[] = {
     {10, 32},                         // WARP_SIZE
     {12, 65536},                      // MAX_REGISTERS_PER_BLOCK
     {13, 1000000},                    // CLOCK_RATE, in kHz
+    {36, 1000000},                    // MEMORY_CLOCK_RATE, in kHz
+    {37, 512},                        // GLOBAL_MEMORY_BUS_WIDTH, in bits
     {38, 4 * 1024 * 1024},            // L2_CACHE_SIZE
     {39, kThreadsPerMultiprocessor},  // MAX_THREADS_PER_MULTIPROCESSOR
     {41, 1},                          // UNIFIED_ADDRESSING
