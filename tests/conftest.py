@@ -2,13 +2,43 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
-from dlcore import dispatch
+from dlcore import dispatch, settings
 from dlcore.backends.cuda.launch import listeners
 from dlcore.errors import BackendError
 
-BACKENDS = ["numpy", "cpu", pytest.param("sim", marks=pytest.mark.sim)]
+
+def missing(backend: str) -> str | None:
+    try:
+        dispatch.get_backend(backend)
+    except (BackendError, ModuleNotFoundError) as error:
+        return str(error)
+    return None
+
+
+ON_GPU = settings.get("BACKEND") == "cuda"
+if ON_GPU:  # the kernels' own tests say `sim`; so they run on the GPU
+    dispatch._backends["sim"] = dispatch.get_backend("cuda")
+BACKENDS = ["numpy", "cpu", pytest.param("sim", marks=pytest.mark.sim), *([] if missing("cuda") else ["cuda"])]
+
+
+def placed(array: np.ndarray) -> object:
+    """An array as the kernels' backend has it, with its strides and what lies around it in memory."""
+    backend = dispatch.get_backend("sim")
+    if backend.array_type is np.ndarray:
+        return array
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    start = backend.asarray(whole.ravel("K").view(np.uint8)).data + (array.ctypes.data - whole.ctypes.data)
+    return backend.array_type(array.shape, array.dtype, start, array.strides)
+
+
+def on_host(array: object) -> np.ndarray:
+    """The values of an array of the kernels' backend."""
+    return dispatch.get_backend("sim").to_numpy(array)
 
 
 # ---- which CUDA kernels the tests launched; `--every-kernel` fails a run that left one out
@@ -48,14 +78,6 @@ def every_kernel() -> set[str]:
     return names
 
 
-def missing(backend: str) -> str | None:
-    try:
-        dispatch.get_backend(backend)
-    except (BackendError, ModuleNotFoundError) as error:
-        return str(error)
-    return None
-
-
 def isas() -> list[str]:
     """Instruction sets that the native extension has for this machine."""
     try:
@@ -76,6 +98,8 @@ def _need_backend(request: pytest.FixtureRequest) -> None:
         reason = missing(request.getfixturevalue("device"))
         if reason:
             pytest.skip(reason)
+    if ON_GPU and request.node.get_closest_marker("emulator"):
+        pytest.skip("needs the emulator")
 
 
 @pytest.fixture(params=isas())

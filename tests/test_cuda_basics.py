@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import on_host, placed
 
 import dlcore as dl
 from dlcore import dtypes, testing
@@ -107,9 +108,9 @@ def test_contiguous_copies(dtype, shape):
 
     tensor(0.0)  # the backend
     values = np.arange(np.prod(shape)).reshape(shape).astype(dtype).swapaxes(-1, -2)
-    found = contiguous(values)
+    found = contiguous(placed(values))
     assert found.flags.c_contiguous
-    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(on_host(found), values)
 
 
 def test_a_copy_of_more_axes_than_kernels_walk():
@@ -137,6 +138,7 @@ def test_an_operand_that_begins_between_vectors_is_read_element_by_element():
     np.testing.assert_array_equal((x[1:] + x[:-1]).numpy(), np.arange(1, 200, 2))
 
 
+@pytest.mark.emulator
 def test_an_argument_of_the_wrong_kind_is_refused():
     x = tensor(np.zeros(4, np.float32))._array
     expected = "elementwise_negative_f32: argument 1 is of kind l but the kernel takes 8 bytes of kind P"
@@ -146,6 +148,7 @@ def test_an_argument_of_the_wrong_kind_is_refused():
         launch.launch("elementwise.elementwise_negative_f32", (1,), (256,), x, like=x)
 
 
+@pytest.mark.emulator
 def test_a_refused_launch_names_kernel_grid_and_block_and_leaves_everything_usable():
     from dlcore.errors import KernelError
 

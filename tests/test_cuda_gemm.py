@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import on_host, placed
 
 import dlcore as dl
 from dlcore import dispatch, dtypes, settings, testing
@@ -62,7 +63,7 @@ def framed(x, margin=3):
 
 
 def on_sim(x):
-    return dl.Tensor._wrap(x, dispatch.get_backend("sim"))
+    return dl.Tensor._wrap(placed(x), dispatch.get_backend("sim"))
 
 
 def product(a, b):
@@ -198,6 +199,7 @@ def test_heads_of_attention_are_not_copied(launches):
     assert ["skinny" in name or "gemm_nt" in name for name in launches] == [True]
 
 
+@pytest.mark.emulator
 @pytest.mark.parametrize("order", ["reverse", "random"])
 @pytest.mark.parametrize(("dtype", "tile"), CASES)
 def test_bits_do_not_depend_on_the_order_of_threads(dtype, tile, order, force):
@@ -276,6 +278,7 @@ def test_ladder(kernel):
     across, down, block = LADDER[kernel]
     for m, n, k in [(1, 4, 1), (33, 68, 7), (64, 64, 40), (70, 132, 65)]:
         a, b = whole((m, k), seed=1), whole((k, n), seed=2)
-        c = np.empty((m, n), np.float32)
-        launch.launch(f"gemm_ladder.{kernel}", (-(-n // across), -(-m // down)), block, a, b, c, m, n, k, like=c)
-        np.testing.assert_array_equal(c, a @ b)
+        arrays = [placed(x) for x in (a, b, np.empty((m, n), np.float32))]
+        grid = -(-n // across), -(-m // down)
+        launch.launch(f"gemm_ladder.{kernel}", grid, block, *arrays, m, n, k, like=arrays[2])
+        np.testing.assert_array_equal(on_host(arrays[2]), a @ b)
