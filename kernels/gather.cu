@@ -3,6 +3,8 @@
 //
 // gather_rows_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[j]][i]; elements of 1, 2, 4, 8 or 16 bytes.
 // gather_elements_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[o][j][i]][i].
+// gather_flatten(i0, i1, i2, i3, y, sizes, count): y[k] = the position in axes of these sizes, taken together, of
+//   positions i0[k], ... in each, which the host has checked; null pointers come last and have size 1.
 //   Grid: any, threads stride over y; block: 256; no shared memory.
 // gather_add_rows_<dtype>(x, index, updates, y, record, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i]
 //   over all j with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
@@ -59,6 +61,26 @@ DL_GATHER(unsigned short, 2)
 DL_GATHER(unsigned, 4)
 DL_GATHER(unsigned long long, 8)
 DL_GATHER_ROWS(uint4, 16)
+
+struct Sizes {
+  unsigned axis[4];
+};
+
+extern "C" __global__ void __launch_bounds__(256)
+    gather_flatten(const long long* i0, const long long* i1, const long long* i2, const long long* i3, long long* y,
+                   Sizes sizes, unsigned count) {
+  const long long* const index[4] = {i0, i1, i2, i3};
+  for (unsigned k = blockIdx.x * blockDim.x + threadIdx.x; k < count; k += gridDim.x * blockDim.x) {
+    long long at = 0;
+    DL_UNROLL
+    for (int axis = 0; axis < 4; ++axis) {
+      const long long position = index[axis] == nullptr ? 0 : index[axis][k];
+      at = at * sizes.axis[axis] + (position < 0 ? position + sizes.axis[axis] : position);
+    }
+    y[k] = at;
+  }
+}
+DL_EXPORT(gather_flatten)
 
 // ---- adding up
 

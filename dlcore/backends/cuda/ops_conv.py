@@ -326,12 +326,17 @@ def im2col_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
 def im2col_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
     """`dx` by a matrix of patches."""
     n, o = dy.shape[:2]
-    y = empty((n, w.shape[1] * g.groups, *size), dy.dtype, dy)
     rows = contiguous(dy).reshape(n, g.groups, o // g.groups, prod(dy.shape[2:]))
     columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), rows)
-    planes = _planes(y.shape, dy.shape, _triple(w.shape[2:], 1), g, y.shape[1], y.size)
+    return col2im(columns, (n, w.shape[1] * g.groups, *size), _triple(w.shape[2:], 1), _triple(dy.shape[2:], 1), g)
+
+
+def col2im(columns: Array, shape: Shape, kernel: Triple, out: Triple, g: Geometry) -> Array:
+    """Columns added up at the places of their windows in an array of a shape `[N,C,D,H,W]`: the adjoint of im2col."""
+    y = empty(shape, columns.dtype, columns)
+    planes = _planes(shape, (*shape[:2], *out), kernel, g, shape[1], y.size)
     if y.size:
-        _direct("col2im", grid_of(y.size, dy), columns, y, planes, like=dy)
+        _direct("col2im", grid_of(y.size, y), columns, y, planes, like=y)
     return y
 
 

@@ -112,7 +112,7 @@ def run(kernel: str, operands: tuple[Any, ...], dtype: Any, itemsize: int | None
     strides = tuple(None if isinstance(x, np.generic) else broadcast_strides(x, shape) for x in operands)
     plan = walk(shape, strides, itemsize or like.itemsize, aligned)
     pointers = [None if isinstance(x, np.generic) else x for x in operands]
-    layout = plan.packed + b"".join(map(_by_value, operands))
+    layout = plan.packed + b"".join(map(by_value, operands))
     module = kernel.partition("_")[0]
     launch(f"{module}.{kernel}", grid_of(plan.chunks, like), (BLOCK,), *pointers, y, layout, like=like)
     return y
@@ -123,7 +123,7 @@ def as_array(x: Any) -> Array:
     return default_backend().asarray(x) if isinstance(x, np.generic) else x
 
 
-def _by_value(x: Any) -> bytes:
+def by_value(x: Any) -> bytes:
     """An operand's place in `Walk.scalar`: a float, or 64 bits of a whole number."""
     if not isinstance(x, np.generic):
         return bytes(8)

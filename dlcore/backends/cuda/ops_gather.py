@@ -6,9 +6,13 @@ import struct
 from math import prod
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from dlcore import dtypes, indexing
 from dlcore.backends.cuda.launch import driver_of, empty, launch
+from dlcore.backends.cuda.ops_assign import assign, refuse_large, zeros
 from dlcore.backends.cuda.ops_copy import contiguous, positions, rounded, wide_copy
-from dlcore.backends.cuda.ops_elementwise import SUFFIXES, grid_of
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES, as_array, grid_of
 from dlcore.dispatch import Call, implement
 from dlcore.indexing import OUTSIDE, Key
 from dlcore.signature import Shape
@@ -16,6 +20,7 @@ from dlcore.signature import Shape
 Array = Any
 
 INDEX_LIMIT = 2**31
+MAX_ARRAYS = 4  # of gather_flatten
 TILE, THREADS = 4096, 128  # kTile and kThreads of gather.cu
 
 
@@ -72,6 +77,19 @@ def _unit(x: Array, y: Array, inner: int) -> int:
     """The most bytes, up to 16, in which slices can be moved."""
     address = driver_of(x).address
     return next(b for b in (16, 8, 4, 2, 1) if inner * x.itemsize % b == address(x) % b == address(y) % b == 0)
+
+
+def _refuse_index(call: Call) -> str | None:
+    arrays = len(call.shapes) - 1
+    if arrays == 0:
+        return "a view"
+    return f"more than {MAX_ARRAYS} arrays" if arrays > MAX_ARRAYS else refuse_large(call)
+
+
+def _refuse_adding_index(call: Call) -> str | None:
+    if len(call.shapes) == 1:
+        return refuse_large(call)
+    return _refuse_index(call) if call.dtype in SUFFIXES else f"no kernel for {call.dtype}"
 
 
 def add_rows(op: str, x: Array | None, index: Array, updates: Array, shape: Shape, axis: int, place: Place) -> Array:
@@ -139,23 +157,82 @@ def scatter_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array
     return rounded(y, x.dtype)
 
 
-def _axis_of_array(index: Key) -> int | None:
-    """The axis that `x[:, ids]` and its like index with an array, if they take all of every other axis."""
-    whole = ("slice", None, None, None)
-    axis = next((i for i, entry in enumerate(index) if entry != whole), 0)
-    simple = index[axis : axis + 1] == (("array", 0),) and all(entry in (whole, "...") for entry in index[axis + 1 :])
-    return axis if simple else None
+@implement("getitem", "cuda", refuse=_refuse_index)
+def getitem(x: Array, *ids: Array, index: Key) -> Array:
+    """`x[S...] *ids[...] -> y[R...]`."""
+    p = _picked(x, ids, index)
+    rows = contiguous(p.view.transpose(p.order)).reshape(p.place.outer, p.place.n, p.place.inner)
+    return gather("getitem", "rows", rows, p.positions, p.shape, 1)
 
 
-def _refuse_index(call: Call) -> str | None:
-    if _axis_of_array(call.attrs["index"]) is None:
-        return "no kernel but for one array and whole axes"
-    return _refuse_adding(call)
+@implement("getitem_grad", "cuda", "native", _refuse_adding_index)
+def getitem_grad(g: Array, *ids: Array, index: Key, shape: Shape) -> Array:
+    """`g[R...] *ids[...] -> dx[S...]`."""
+    g = as_array(g)
+    y = empty(shape, g.dtype, g)
+    p = _picked(y, ids, index) if ids else None
+    part = y[indexing.decode(index, ())] if p is None else p.view.transpose(p.order)
+    if part.size < y.size:
+        assign(g.dtype.type(0), y)
+    if p is not None:
+        g = add_rows("getitem_grad", None, p.positions, g, (p.place.outer, p.place.n, p.place.inner), 1, p.place)
+        if part.shape == shape and part.flags.c_contiguous:
+            return g.reshape(shape)
+    assign(g.reshape(part.shape), part)
+    return y
 
 
-@implement("getitem_grad", "cuda", refuse=_refuse_index)
-def getitem_grad(g: Array, ids: Array, *, index: Key, shape: Shape) -> Array:
-    """`g[R...] ids[I...] -> dx[S...]`."""
-    axis = _axis_of_array(index)
-    assert axis is not None
-    return add_rows("getitem_grad", None, ids, g, shape, axis, _place(shape, axis, ids.size))
+class _Picked(NamedTuple):
+    """An index with arrays: positions of all their axes together, in a view of x that the rest of the index gives."""
+
+    view: Array
+    order: tuple[int, ...]  # axes of the view: those before the positions in the result, those of arrays, the others
+    positions: Array
+    place: Place
+    shape: Shape  # of the result
+
+
+def _picked(x: Array, ids: tuple[Array, ...], index: Key) -> _Picked:
+    arrays, lead = _axes(x.ndim, index)
+    view = x[tuple(slice(None) if _is_array(e) else e for e in indexing.decode(index, ids))]
+    others = [i for i in range(view.ndim) if i not in arrays]
+    order = (*others[:lead], *arrays, *others[lead:])
+    sizes = [tuple(view.shape[i] for i in axes) for axes in (others[:lead], arrays, others[lead:])]
+    picked = np.broadcast_shapes(*[i.shape for i in ids])
+    place = Place(prod(sizes[0]), prod(sizes[1]), prod(picked), prod(sizes[2]))
+    return _Picked(view, order, _flattened(ids, sizes[1], picked), place, (*sizes[0], *picked, *sizes[2]))
+
+
+def _is_array(entry: Any) -> bool:
+    return entry is not None and entry is not Ellipsis and not isinstance(entry, (slice, int))
+
+
+def _axes(rank: int, index: Key) -> tuple[list[int], int]:
+    """Axes of the view that arrays index, and how many of its other axes come before the arrays' in the result.
+
+    As in NumPy, integers count as arrays; arrays that are apart put their axes first.
+    """
+    arrays, chosen, axis = [], [], 0
+    rest = rank - sum(isinstance(e, (tuple, int)) for e in index)
+    for i, entry in enumerate(index):
+        whole = isinstance(entry, int)
+        if whole or (isinstance(entry, tuple) and entry[0] == "array"):
+            chosen.append((i, axis))
+            arrays += [] if whole else [axis]
+        axis += rest if entry == "..." else not whole
+    together = chosen[-1][0] - chosen[0][0] == len(chosen) - 1
+    return arrays, chosen[0][1] if together else 0
+
+
+def _flattened(ids: tuple[Array, ...], sizes: Shape, shape: Shape) -> Array:
+    """Positions in axes of these sizes as positions in all of them together."""
+    if len(ids) == 1:
+        return positions(ids[0])
+    xp = driver_of(ids[0]).xp
+    whole = [positions(xp.broadcast_to(i, shape)) for i in ids]
+    y = empty(shape, dtypes.int64, ids[0])
+    padding = [None] * (MAX_ARRAYS - len(ids))
+    if y.size:
+        packed = struct.pack(f"<{MAX_ARRAYS}I", *sizes, *(1 for _ in padding))
+        launch("gather.gather_flatten", grid_of(y.size, y), (256,), *whole, *padding, y, packed, y.size, like=y)
+    return y

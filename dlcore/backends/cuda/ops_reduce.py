@@ -8,8 +8,9 @@ from typing import Any
 
 from dlcore import dtypes
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous
-from dlcore.backends.cuda.ops_elementwise import SUFFIXES
+from dlcore.backends.cuda.ops_assign import refuse_large
+from dlcore.backends.cuda.ops_copy import CASTS, astype, contiguous, rounded, wide_copy
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES, like
 from dlcore.dispatch import Call, implement
 from dlcore.ops.shape import axis_tuple
 from dlcore.signature import Shape
@@ -29,8 +30,10 @@ def _refuse(call: Call) -> str | None:
     return "more than 2**31 elements" if prod(call.shapes[0] or ()) >= INDEX_LIMIT else None
 
 
-def _refuse_all_but_bool(call: Call) -> str | None:
-    return None if call.dtype == dtypes.bool_ else f"no kernel for {call.dtype}"
+def _refuse_truth(call: Call) -> str | None:
+    if call.dtype not in CASTS:
+        return f"no kernel for {call.dtype}"
+    return refuse_large(call)
 
 
 def arranged(x: Array, axes: tuple[int, ...]) -> tuple[Array, int, int, int]:
@@ -103,7 +106,16 @@ def _register(op: str, kernel: str, out: Any = None) -> None:
         axes, shape = _over(x, axis, keepdims)
         return reduce(x, kernel, axes, shape, out or x.dtype)
 
-    implement(op, "cuda", refuse=_refuse_all_but_bool if out is dtypes.bool_ else _refuse)(native)
+    implement(op, "cuda", refuse=_refuse)(native)
+
+
+def _register_truth(op: str) -> None:
+    def native(x: Array, *, axis: Any, keepdims: bool) -> Array:
+        axes, shape = _over(x, axis, keepdims)
+        truth = x if x.dtype == dtypes.bool_ else astype(x, dtype=dtypes.bool_)
+        return reduce(truth, op, axes, shape, dtypes.bool_)
+
+    implement(op, "cuda", refuse=_refuse_truth)(native)
 
 
 for _op in ("sum", "prod", "max", "min", "logsumexp"):
@@ -111,7 +123,7 @@ for _op in ("sum", "prod", "max", "min", "logsumexp"):
 for _op in ("argmax", "argmin"):
     _register(_op, _op, dtypes.int64)
 for _op in ("any", "all"):
-    _register(_op, _op, dtypes.bool_)
+    _register_truth(_op)
 
 
 @implement("mean", "cuda", refuse=_refuse)
@@ -133,6 +145,20 @@ def std(x: Array, *, axis: Any, keepdims: bool, correction: float) -> Array:
     """Root of the variance."""
     axes, shape = _over(x, axis, keepdims)
     return reduce(x, "var", axes, shape, x.dtype, correction=float(correction), root=1)
+
+
+@implement("norm", "cuda", refuse=_refuse)
+def norm(x: Array, *, ord: float, axis: Any, keepdims: bool) -> Array:
+    """(sum of |x|**ord) ** (1 / ord), in the wide type: the powers are written once and read once."""
+    axes, shape = _over(x, axis, keepdims)
+    wide = wide_copy(x) if dtypes.is_half(x.dtype) else x
+    if ord == 2:
+        total = reduce(like(wide, "elementwise_square", wide), "sum", axes, shape, wide.dtype)
+        return rounded(like(total, "elementwise_sqrt", total), x.dtype)
+    sizes = like(wide, "elementwise_abs", wide)
+    powers = sizes if ord == 1 else like(sizes, "elementwise_pow", sizes, wide.dtype.type(ord))
+    total = reduce(powers, "sum", axes, shape, wide.dtype)
+    return rounded(total if ord == 1 else like(total, "elementwise_pow", total, wide.dtype.type(1 / ord)), x.dtype)
 
 
 @implement("sum_to", "cuda", refuse=_refuse)

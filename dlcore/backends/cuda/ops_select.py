@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from dlcore.backends.cuda.launch import empty, launch
+from dlcore.backends.cuda.ops_assign import bits, refuse_large
 from dlcore.backends.cuda.ops_copy import contiguous
-from dlcore.backends.cuda.ops_elementwise import BLOCK, MAX_CHUNKS, grid_of, refuse_size, run
-from dlcore.dispatch import Call, implement
+from dlcore.backends.cuda.ops_elementwise import BLOCK, grid_of, refuse_size, run
+from dlcore.dispatch import implement
 
 Array = Any
 
@@ -19,16 +17,7 @@ Array = Any
 def where(condition: Array, x1: Any, x2: Any) -> Array:
     """x1 where the condition holds, else x2."""
     dtype = x1.dtype
-    return run(f"select_where_b{dtype.itemsize}", (condition, _bits(x1), _bits(x2)), dtype, dtype.itemsize)
-
-
-def _bits(x: Any) -> Any:
-    """A NumPy scalar as a whole number of its bits; an array itself."""
-    return x.view(f"u{x.itemsize}") if isinstance(x, np.generic) else x
-
-
-def _refuse_large(call: Call) -> str | None:
-    return "2**31 elements or more" if prod(call.shapes[0] or ()) >= MAX_CHUNKS else None
+    return run(f"select_where_b{dtype.itemsize}", (condition, bits(x1), bits(x2)), dtype, dtype.itemsize)
 
 
 def _triangle(x: Array, k: int, lower: bool) -> Array:
@@ -40,13 +29,13 @@ def _triangle(x: Array, k: int, lower: bool) -> Array:
     return y
 
 
-@implement("tril", "cuda", refuse=_refuse_large)
+@implement("tril", "cuda", refuse=refuse_large)
 def tril(x: Array, *, k: int) -> Array:
     """Zero above diagonal k."""
     return _triangle(x, k, True)
 
 
-@implement("triu", "cuda", refuse=_refuse_large)
+@implement("triu", "cuda", refuse=refuse_large)
 def triu(x: Array, *, k: int) -> Array:
     """Zero below diagonal k."""
     return _triangle(x, k, False)
