@@ -13,6 +13,10 @@
 //   has fewer columns than there are threads.
 // gather_add_elements_<dtype>(index, updates, y, record, place): the same into y (wide type) with index[o][j][i].
 //   Grid: any, a thread goes down a column; block: 256; no shared memory.
+// gather_last(index, last, record, place): last[o][r][i] = 1 + the last j with index[o][j][i] = r; zeros before.
+// gather_replace_b<bytes>(x, updates, last, y, place): y[o][r][i] = updates[o][last - 1][i], or x[o][r][i] where last
+// is
+//   0. Grid: any, threads stride; block: 256; no shared memory.
 // A position outside [-n, n) gathers zeros, adds nothing, and is noted in `record`. All sizes below 2^31.
 #include "refuse.cuh"
 #include "warp.cuh"
@@ -185,3 +189,38 @@ DL_DEVICE void add_elements(const long long* index, const T* updates, wide<T>* y
   }                                                                                                                   \
   DL_EXPORT(gather_add_elements_##suffix)
 DL_FOR_FLOATS(DL_GATHER_ADD)
+
+// ---- replacing: of several updates of an element the last one counts, whichever thread comes first
+
+extern "C" __global__ void __launch_bounds__(256)
+    gather_last(const long long* index, int* last, Record* record, Place p) {
+  const unsigned size = p.outer * p.count * p.inner;
+  DL_ROLLED
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
+    const unsigned row = i / p.inner, o = row / p.count, j = row - o * p.count, to = row_at(index, i, p.n, record);
+    if (to < p.n) atomicMax(last + ((long long)o * p.n + to) * p.inner + (i - row * p.inner), int(j) + 1);
+  }
+}
+DL_EXPORT(gather_last)
+
+template <class T>
+DL_DEVICE void replace(const T* x, const T* updates, const int* last, T* y, const Place& p) {
+  const unsigned size = p.outer * p.n * p.inner;
+  DL_TWICE
+  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < size; i += gridDim.x * blockDim.x) {
+    const unsigned row = i / p.inner, o = row / p.n;
+    const int from = last[i] - 1;
+    y[i] = from < 0 ? x[i] : updates[((long long)o * p.count + from) * p.inner + (i - row * p.inner)];
+  }
+}
+
+#define DL_GATHER_REPLACE(T, bytes)                                                           \
+  extern "C" __global__ void __launch_bounds__(256)                                           \
+      gather_replace_b##bytes(const T* x, const T* updates, const int* last, T* y, Place p) { \
+    replace(x, updates, last, y, p);                                                          \
+  }                                                                                           \
+  DL_EXPORT(gather_replace_b##bytes)
+DL_GATHER_REPLACE(unsigned char, 1)
+DL_GATHER_REPLACE(unsigned short, 2)
+DL_GATHER_REPLACE(unsigned, 4)
+DL_GATHER_REPLACE(unsigned long long, 8)

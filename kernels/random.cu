@@ -2,9 +2,9 @@
 //
 // random_uniform_<dtype>(key, y, n): multiples of 2**-b in [0, 1), b = 24, 53 (f64), 11 (f16), 8 (bf16).
 // random_normal_<dtype>(key, y, n, range): the normal quantiles of words, mapped to a range of them if its size is not
-// 0. random_integers(key, y, n, low, size): low + w mod size of 64-bit words w. random_dropout_<dtype>(x, key, y, n, p,
-// scale): x * scale where the element's uniform number is >= p, else 0. random_bernoulli_<dtype>(x, key, y, n): 1 where
-// the element's uniform number is < x, else 0.
+// 0. random_words(key, y, n): 64-bit words w. random_integers(key, y, n, low, size): low + w mod size.
+// random_dropout_<dtype>(x, key, y, n, p, scale): x * scale where the element's uniform number is >= p, else 0.
+// random_bernoulli_<dtype>(x, key, y, n): 1 where the element's uniform number is < x, else 0.
 //   Grid: any, threads stride over blocks of four words: 4 elements, or 2 made from 64 bits; block: 256; no shared
 //   memory. x and y contiguous; y 16-byte aligned.
 #include "philox.cuh"
@@ -94,3 +94,8 @@ extern "C" __global__ void __launch_bounds__(256)
   generate<Word64>(key, y, n, [=](long long, Word64 word) { return low + (long long)(word % range.size); });
 }
 DL_EXPORT(random_integers)
+
+extern "C" __global__ void __launch_bounds__(256) random_words(const long long* key, Word64* y, long long n) {
+  generate<Word64>(key, y, n, [](long long, Word64 word) { return word; });
+}
+DL_EXPORT(random_words)

@@ -31,6 +31,10 @@ struct Wide<long long> {
   using type = long long;
 };
 template <>
+struct Wide<unsigned long long> {
+  using type = unsigned long long;
+};
+template <>
 struct Wide<unsigned char> {  // a bool as 0 or 1
   using type = int;
 };
@@ -43,6 +47,7 @@ DL_DEVICE float widen(bool x) { return x ? 1.0f : 0.0f; }
 DL_DEVICE int widen(int x) { return x; }
 DL_DEVICE int widen(unsigned char x) { return x; }
 DL_DEVICE long long widen(long long x) { return x; }
+DL_DEVICE unsigned long long widen(unsigned long long x) { return x; }
 DL_DEVICE float widen(__half x) { return __half2float(x); }
 DL_DEVICE float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 

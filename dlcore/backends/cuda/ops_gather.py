@@ -157,6 +157,23 @@ def scatter_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array
     return rounded(y, x.dtype)
 
 
+@implement("scatter", "cuda", refuse=_refuse_large, checks=True)
+def scatter(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
+    """`x[S...] indices[I...] updates[I...] -> y[S...]`: which update is the last of an element, then all elements."""
+    at = axis % x.ndim
+    place = _place(x.shape, at, indices.shape[at])
+    y, last = empty(x.shape, x.dtype, x), zeros(x.shape, dtypes.int32, x)
+    if updates.size:
+        grid = grid_of(updates.size, x)
+        note = record("scatter", x, at, x.shape[at])
+        launch("gather.gather_last", grid, (256,), positions(indices), last, note, place.packed(), like=x)
+    if y.size:
+        operands = contiguous(x), contiguous(updates), last
+        kernel = f"gather.gather_replace_b{x.itemsize}"
+        launch(kernel, grid_of(y.size, x), (256,), *operands, y, place.packed(), like=x)
+    return y
+
+
 @implement("getitem", "cuda", refuse=_refuse_index)
 def getitem(x: Array, *ids: Array, index: Key) -> Array:
     """`x[S...] *ids[...] -> y[R...]`."""

@@ -1,4 +1,4 @@
-"""Random numbers and dropout on `kernels/random.cu`, with the bits of the references."""
+"""Random numbers, dropout and draws on `kernels/random.cu` and `multinomial.cu`, with the bits of the references."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from dlcore import dtypes
 from dlcore.backends.cuda.launch import empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous
+from dlcore.backends.cuda.ops_assign import refuse_large
+from dlcore.backends.cuda.ops_copy import contiguous, positions, wide_copy
 from dlcore.backends.cuda.ops_elementwise import BLOCK, SUFFIXES, grid_of
+from dlcore.backends.cuda.ops_sort import order
 from dlcore.dispatch import Call, implement
 from dlcore.ops.random import normal_words
 from dlcore.signature import Shape
@@ -18,6 +20,10 @@ Array = Any
 
 def _refuse_dtype(call: Call) -> str | None:
     return None if call.dtype in SUFFIXES else f"no kernel for {call.dtype}"
+
+
+def _refuse_draws(call: Call) -> str | None:
+    return refuse_large(call) if call.dtype in SUFFIXES else _refuse_dtype(call)
 
 
 def _run(kernel: str, key: Array, y: Array, *arguments: Any, x: Array | None = None) -> Array:
@@ -58,3 +64,28 @@ def dropout(x: Array, key: Array, *, p: float) -> Array:
 def bernoulli(p: Array, key: Array) -> Array:
     """1 with probability p, else 0."""
     return _run("bernoulli", key, empty(p.shape, p.dtype, p), x=p)
+
+
+@implement("permutation", "cuda", refuse=refuse_large)
+def permutation(key: Array, *, size: int) -> Array:
+    """The integers below `size` in the order of their 64-bit words."""
+    return order(_run("words", key, empty((size,), dtypes.uint64, key)), size)
+
+
+@implement("multinomial", "cuda", refuse=_refuse_draws)
+def multinomial(p: Array, key: Array, *, count: int, replacement: bool) -> Array:
+    """`p[..., C] -> y[..., count]`: by bisection of running sums, or the order of -log(u) / p."""
+    p, key = contiguous(wide_copy(p) if dtypes.is_half(p.dtype) else p), positions(key)
+    suffix, classes = SUFFIXES[p.dtype], p.shape[-1]
+    if not replacement:
+        race = empty(p.shape, dtypes.float64, p)
+        if p.size:
+            launch(f"multinomial.multinomial_race_{suffix}", grid_of(p.size, p), (BLOCK,), p, key, race, p.size, like=p)
+        return order(race, count)
+    sums, y = empty(p.shape, p.dtype, p), empty((*p.shape[:-1], count), dtypes.int64, p)
+    if y.size:
+        rows = p.size // classes
+        launch(f"multinomial.multinomial_sums_{suffix}", grid_of(rows, p), (BLOCK,), p, sums, rows, classes, like=p)
+        draws = sums, key, y, classes, count, y.size
+        launch(f"multinomial.multinomial_draw_{suffix}", grid_of(y.size, p), (BLOCK,), *draws, like=p)
+    return y

@@ -1,4 +1,4 @@
-"""Running sums and products on `kernels/scan.cu`."""
+"""Running sums and products, and linear recurrences, on `kernels/scan.cu`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from math import prod
 from typing import Any
 
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous
-from dlcore.backends.cuda.ops_elementwise import SUFFIXES
+from dlcore.backends.cuda.ops_assign import refuse_large
+from dlcore.backends.cuda.ops_copy import CASTS, contiguous, int64
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES, WHOLE
 from dlcore.dispatch import Call, implement
 
 Array = Any
@@ -22,24 +23,35 @@ def _refuse(call: Call) -> str | None:
     return "2**31 elements or more" if prod(call.shapes[0] or ()) >= INDEX_LIMIT else None
 
 
-def _scan(kernel: str, x: Array, axis: int, reverse: bool) -> Array:
-    rows = contiguous(x.swapaxes(axis, -1))
-    y = empty(rows.shape, x.dtype, x)
+def _refuse_sums(call: Call) -> str | None:
+    return refuse_large(call) if call.dtype in WHOLE else _refuse(call)
+
+
+def _scan(kernel: str, axis: int, reverse: bool, *xs: Array) -> Array:
+    rows = [contiguous(x.swapaxes(axis, -1)) for x in xs]
+    like = rows[0]
+    y = empty(like.shape, like.dtype, like)
     if y.size:
-        n = rows.shape[-1]
-        blocks = min(y.size // n, 16 * driver_of(x).multiprocessors)
-        name = f"scan.scan_{kernel}_{SUFFIXES[x.dtype]}"
-        launch(name, (blocks,), (THREADS,), rows, y, y.size // n, n, int(reverse), like=x)
+        n = like.shape[-1]
+        blocks = min(y.size // n, 16 * driver_of(like).multiprocessors)
+        name = f"scan.scan_{kernel}_{CASTS[like.dtype]}"
+        launch(name, (blocks,), (THREADS,), *rows, y, y.size // n, n, int(reverse), like=like)
     return contiguous(y.swapaxes(axis, -1))
 
 
-@implement("cumsum", "cuda", refuse=_refuse)
+@implement("cumsum", "cuda", refuse=_refuse_sums)
 def cumsum(x: Array, *, axis: int, reverse: bool) -> Array:
-    """`x[S...] -> y[S...]`."""
-    return _scan("sum", x, axis, reverse)
+    """`x[S...] -> y[S...]`; whole numbers as int64."""
+    return _scan("sum", axis, reverse, int64(x) if x.dtype in WHOLE else x)
 
 
-@implement("cumprod", "cuda", refuse=_refuse)
+@implement("cumprod", "cuda", refuse=_refuse_sums)
 def cumprod(x: Array, *, axis: int, reverse: bool) -> Array:
-    """`x[S...] -> y[S...]`."""
-    return _scan("product", x, axis, reverse)
+    """`x[S...] -> y[S...]`; whole numbers as int64."""
+    return _scan("product", axis, reverse, int64(x) if x.dtype in WHOLE else x)
+
+
+@implement("linear_scan", "cuda", refuse=_refuse)
+def linear_scan(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
+    """`a[S...] b[S...] -> y[S...]`."""
+    return _scan("linear", axis, reverse, a, b)
