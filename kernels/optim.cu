@@ -5,6 +5,11 @@
 //   dlcore/optim/kernels.py. Block b works on 4 tiles of 256 vectors of the tensor that `first_block` says.
 //   Grid: blocks of all tensors; block: 256; no shared memory.
 // optim_multiply_<t>(tensors, factor): the number states[2] of each tensor. Grid: 1; block: 64.
+// LAMB scales the step of a tensor by its trust, |p| / |step|, which is the number states[2]:
+// optim_norms_<t>(tensors, settings, partial): partial[b] = sums of p * p and of step * step over the tiles of block b.
+//   Grid and block as a rule's; shared: a number a warp.
+// optim_trust_<t>(tensors, partial, blocks): trust of each tensor from its blocks' sums, in their order. Grid: tensors;
+//   block: 256; shared: a number a warp.
 #include "row.cuh"
 
 constexpr int kTensors = 64, kStates = 3, kTilesPerBlock = 4;
@@ -148,6 +153,20 @@ struct Lion : Rule<1> {  // states: exp_avg
   }
 };
 
+struct Lamb : Rule<2> {  // states: exp_avg, exp_avg_sq, trust (one number)
+  template <class R>
+  DL_DEVICE static R step(R p, R g, State<R>& state, const Settings& s) {
+    average(state.value[0], g, s.beta1);
+    average(state.value[1], g * g, s.beta2);
+    const R scale = sqrt(state.value[1] / R(s.root)) + R(s.eps);
+    return state.value[0] / R(s.gain) / scale + R(s.weight_decay) * p;
+  }
+  template <class R>
+  DL_DEVICE static void update(R& p, R g, State<R>& state, const Settings& s) {
+    p -= R(s.lr) * state.value[2] * step(p, g, state, s);
+  }
+};
+
 DL_DEVICE int tensor_of_block(const Tensors& tensors) {
   int low = 0, high = tensors.count;
   while (high - low > 1) {
@@ -214,25 +233,94 @@ DL_DEVICE void multiply(const Tensors& tensors, double factor) {
   if (threadIdx.x < unsigned(tensors.count)) *at<T>(tensors.state[kStates - 1][threadIdx.x]) *= T(factor);
 }
 
+template <class T>
+struct Norms {
+  T param, step;  // sums of squares
+};
+
+template <class T>
+DL_DEVICE void store_norms(Norms<T>* to, Norms<T> own) {
+  own.param = join<kBlock>(own.param, Add());
+  own.step = join<kBlock>(own.step, Add());
+  if (threadIdx.x == 0) *to = own;
+}
+
+template <class T>
+DL_DEVICE void norms(const Tensors& tensors, const Settings& settings, Norms<T>* partial) {
+  constexpr int V = kPerVector<T>;
+  const int tensor = tensor_of_block(tensors);
+  const unsigned n = unsigned(tensors.elements[tensor]);
+  const unsigned long long addresses =
+      tensors.param[tensor] | tensors.grad[tensor] | tensors.state[0][tensor] | tensors.state[1][tensor];
+  const unsigned first = (blockIdx.x - tensors.first_block[tensor]) * (kTilesPerBlock * kTile<T, kBlock>);
+  Norms<T> own = {};
+  DL_ROLLED
+  for (unsigned base = first; base < n && base - first < kTilesPerBlock * kTile<T, kBlock>; base += kTile<T, kBlock>) {
+    const bool vectors = addresses % 16 == 0 && n - base >= kTile<T, kBlock>;
+    T p[V], g[V], mean[V], square[V];
+    load_tile<kBlock>(at<T>(tensors.param[tensor]), base, n, threadIdx.x, vectors, T(0), p);
+    load_tile<kBlock>(at<T>(tensors.grad[tensor]), base, n, threadIdx.x, vectors, T(0), g);
+    load_tile<kBlock>(at<T>(tensors.state[0][tensor]), base, n, threadIdx.x, vectors, T(0), mean);
+    load_tile<kBlock>(at<T>(tensors.state[1][tensor]), base, n, threadIdx.x, vectors, T(0), square);
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) {
+      if (place<T, kBlock>(base, threadIdx.x, j, vectors) >= n) continue;
+      State<T> state;
+      state.value[0] = mean[j], state.value[1] = square[j];
+      const T step = Lamb::step(p[j], g[j], state, settings);
+      own.param += p[j] * p[j];
+      own.step += step * step;
+    }
+  }
+  store_norms(partial + blockIdx.x, own);
+}
+
+template <class T>
+DL_DEVICE void trust(const Tensors& tensors, const Norms<T>* partial, unsigned blocks) {
+  __shared__ Norms<T> total;
+  const int tensor = blockIdx.x;
+  const unsigned end = tensor + 1 < tensors.count ? tensors.first_block[tensor + 1] : blocks;
+  Norms<T> own = {};
+  for (unsigned b = tensors.first_block[tensor] + threadIdx.x; b < end; b += kBlock) {
+    own.param += partial[b].param;
+    own.step += partial[b].step;
+  }
+  store_norms(&total, own);
+  if (threadIdx.x == 0)
+    *at<T>(tensors.state[2][tensor]) =
+        total.param != T(0) && total.step != T(0) ? sqrt(total.param) / sqrt(total.step) : T(1);
+}
+
 #define DL_RULE(Of, name, T, suffix)                                            \
   extern "C" __global__ void __launch_bounds__(kBlock)                          \
       optim_##name##_##suffix(const Tensors tensors, const Settings settings) { \
     update_tensors<T, Of>(tensors, settings);                                   \
   }                                                                             \
   DL_EXPORT(optim_##name##_##suffix)
-#define DL_RULES(T, suffix)                                           \
-  DL_RULE(Sgd, sgd, T, suffix)                                        \
-  DL_RULE(Adam, adam, T, suffix)                                      \
-  DL_RULE(Adamax, adamax, T, suffix)                                  \
-  DL_RULE(Nadam, nadam, T, suffix)                                    \
-  DL_RULE(RmsProp, rmsprop, T, suffix)                                \
-  DL_RULE(Adagrad, adagrad, T, suffix)                                \
-  DL_RULE(Adadelta, adadelta, T, suffix)                              \
-  DL_RULE(Lion, lion, T, suffix)                                      \
-  extern "C" __global__ void __launch_bounds__(kTensors)              \
-      optim_multiply_##suffix(const Tensors tensors, double factor) { \
-    multiply<T>(tensors, factor);                                     \
-  }                                                                   \
+#define DL_RULES(T, suffix)                                                                     \
+  DL_RULE(Sgd, sgd, T, suffix)                                                                  \
+  DL_RULE(Adam, adam, T, suffix)                                                                \
+  DL_RULE(Adamax, adamax, T, suffix)                                                            \
+  DL_RULE(Nadam, nadam, T, suffix)                                                              \
+  DL_RULE(RmsProp, rmsprop, T, suffix)                                                          \
+  DL_RULE(Adagrad, adagrad, T, suffix)                                                          \
+  DL_RULE(Adadelta, adadelta, T, suffix)                                                        \
+  DL_RULE(Lion, lion, T, suffix)                                                                \
+  DL_RULE(Lamb, lamb, T, suffix)                                                                \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                          \
+      optim_norms_##suffix(const Tensors tensors, const Settings settings, Norms<T>* partial) { \
+    norms<T>(tensors, settings, partial);                                                       \
+  }                                                                                             \
+  DL_EXPORT(optim_norms_##suffix)                                                               \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                          \
+      optim_trust_##suffix(const Tensors tensors, const Norms<T>* partial, unsigned blocks) {   \
+    trust<T>(tensors, partial, blocks);                                                         \
+  }                                                                                             \
+  DL_EXPORT(optim_trust_##suffix)                                                               \
+  extern "C" __global__ void __launch_bounds__(kTensors)                                        \
+      optim_multiply_##suffix(const Tensors tensors, double factor) {                           \
+    multiply<T>(tensors, factor);                                                               \
+  }                                                                                             \
   DL_EXPORT(optim_multiply_##suffix)
 DL_RULES(float, f32)
 DL_RULES(double, f64)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import on_host, placed
 
-from dlcore import dispatch
-from dlcore.backends.cuda import launch
+from dlcore import dispatch, testing
+from dlcore.backends.cuda import launch, ops_optim
 from dlcore.errors import BackendError
 from dlcore.optim import kernels
 
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.sim
 BASE = {"lr": 0.01, "weight_decay": 0.1}
 SGD = {**BASE, "momentum": 0.9, "dampening": 0.1, "nesterov": False}
 ADAM = {**BASE, "betas": (0.9, 0.99), "eps": 1e-8}
+LAMB = {**ADAM, "eps": 1e-6}
 RMS = {**BASE, "alpha": 0.9, "eps": 1e-8, "momentum": 0.9, "centered": True}
 CASES = [
     ("sgd", {**SGD, "momentum": 0.0, "weight_decay": 0.0}), ("sgd", SGD),
@@ -28,6 +29,7 @@ STATES = {
     "adamw": ["exp_avg", "exp_avg_sq"], "adamax": ["exp_avg", "exp_inf"],
     "nadam": ["exp_avg", "exp_avg_sq", "mu_product"], "rmsprop": ["square_avg", "grad_avg", "momentum_buffer"],
     "adagrad": ["square_sum"], "adadelta": ["square_avg", "delta_avg"], "lion": ["exp_avg"],
+    "lamb": ["exp_avg", "exp_avg_sq"],
 }  # fmt: skip
 SIZES = [(3, 5), (), (1,), (0, 2), (129,), (70, 41), (1024,), (4096,), (5001,)]
 
@@ -103,3 +105,43 @@ def test_tensors_that_begin_anywhere():
         kernels.find("sgd", backend)(params, grads, states, step=1, **SGD)
         found.append(params[0])
     np.testing.assert_array_equal(on_host(found[0]), found[1])
+
+
+def test_parameters_of_more_elements_than_a_kernel_counts_are_cut(monkeypatch, launches):
+    monkeypatch.setattr(ops_optim, "LIMIT", 700)
+    settings = {**ADAM, "momentum_decay": 4e-3}
+    got, want = (steps(b, "nadam", settings, np.float32, [(70, 41), (3,)]) for b in ("cuda", "numpy"))
+    assert launches.count("optim_multiply_f32") == 3
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- LAMB: the norms' order of additions is its own
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lamb_scales_each_step_to_its_tensor(dtype, launches):
+    sizes = [*SIZES, *[(2 + i % 3,) for i in range(60)]]
+    got, want = (steps(b, "lamb", LAMB, dtype, sizes) for b in ("cuda", "numpy"))
+    of_rule = [name for name in launches if name.startswith("optim_")]
+    suffix = f"f{np.dtype(dtype).itemsize * 8}"
+    assert of_rule == [f"optim_{name}_{suffix}" for name in ("norms", "trust", "lamb")] * 2 * 3
+    for a, b in zip(got, want, strict=True):
+        if b.size:
+            testing.assert_close(a, b, dtype)
+
+
+def test_lamb_trusts_a_step_from_zero_as_it_is():
+    p, g = placed(np.zeros(5, np.float32)), placed(np.ones(5, np.float32))
+    states = {key: [placed(np.zeros(5, np.float32))] for key in STATES["lamb"]}
+    kernels.find("lamb", "cuda")([p], [g], states, step=1, **{**LAMB, "weight_decay": 0.0})
+    np.testing.assert_allclose(on_host(p), -LAMB["lr"], rtol=1e-5)
+
+
+@pytest.mark.emulator
+def test_lamb_of_a_parameter_too_large_for_its_norm_takes_the_numpy_rule(monkeypatch, launches):
+    monkeypatch.setattr(ops_optim, "LIMIT", 700)
+    got, want = (steps(b, "lamb", LAMB, np.float32, [(70, 41)]) for b in ("cuda", "numpy"))
+    assert launches == []
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -92,6 +92,7 @@ def test_first_elements(shape, axis, largest):
     agree("topk", tied(*shape), k=6, axis=axis, largest=largest)
 
 
+@pytest.mark.emulator
 def test_a_sort_in_any_order_of_threads_gives_the_same_bits():
     x = tied(1, 4500)
     (places,) = engine.same_bits(lambda: [run("sort", x)[1]])

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from math import sqrt
 from typing import Any, NamedTuple
 
-from dlcore.backends.cuda.launch import driver_of, launch
+from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
-from dlcore.dispatch import implement
+from dlcore.dispatch import implement, variants
 
 Array = Any
 Arrays = list[Array]
@@ -20,6 +20,7 @@ Betas = tuple[float, float]
 TENSORS, STATES = 64, 3  # kTensors, kStates
 BLOCK = 256
 BYTES_PER_BLOCK = 4 * BLOCK * 16  # of each array
+LIMIT = 2**31  # elements of a parameter that one launch counts
 SETTINGS = ("lr", "weight_decay", "shrink", "beta1", "beta2", "eps", "gain", "root", "next", "mu")
 
 
@@ -47,30 +48,52 @@ class _Chunk(NamedTuple):
         return struct.pack(f"<{(2 + STATES) * TENSORS}Q{TENSORS}Q{TENSORS}Ii4x", *numbers, *sizes), blocks
 
 
-def _chunks(params: Arrays, grads: Arrays, states: list[Arrays | None]) -> Iterator[_Chunk]:
+def _rows(params: Arrays, grads: Arrays, states: list[Arrays | None]) -> list[tuple[Any, ...]]:
+    """Each parameter with its gradient and states, whole."""
     columns = [params, [contiguous(g) for g in grads], *[s or [None] * len(params) for s in states]]
     columns += [[None] * len(params)] * (STATES - len(states))
-    rows = list(zip(*columns, strict=True))
+    return list(zip(*columns, strict=True))
+
+
+def _pieces(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows with parameters of more elements than a kernel counts cut in parts."""
+    found = []
+    for row in rows:
+        size = row[0].size
+        parts = [slice(start, start + LIMIT) for start in range(0, size, LIMIT)] if size > LIMIT else []
+        found += [tuple(x if x is None or x.size != size else x.reshape(-1)[s] for x in row) for s in parts] or [row]
+    return found
+
+
+def _chunks(rows: list[tuple[Any, ...]]) -> Iterator[_Chunk]:
     for start in range(0, len(rows), TENSORS):
         yield _Chunk(rows[start : start + TENSORS])
 
 
+def _settings(*, nesterov: Any = False, **settings: float) -> bytes:
+    """`Settings` of optim.cu."""
+    values = [float(settings.get(name, 1.0 if name == "shrink" else 0.0)) for name in SETTINGS]
+    return struct.pack("<10di4x", *values, nesterov)
+
+
+def _launch(kernel: str, chunk: _Chunk, grid: int, block: int, *arguments: Any) -> None:
+    like = chunk.rows[0][0]
+    launch(f"optim.optim_{kernel}_{SUFFIXES[like.dtype]}", (grid,), (block,), *arguments, like=like,
+           touched=chunk.touched)  # fmt: skip
+
+
 def _update(
-    rule: str, params: Arrays, grads: Arrays, states: list[Arrays | None], *, nesterov: bool = False,
-    multiply: float | None = None, **settings: float,
+    rule: str, params: Arrays, grads: Arrays, states: list[Arrays | None], *, multiply: float | None = None,
+    **settings: Any,
 ) -> None:  # fmt: skip
     """Run a rule with its `Settings`. multiply: a factor for the last state, a number, beforehand."""
-    values = [float(settings.get(name, 1.0 if name == "shrink" else 0.0)) for name in SETTINGS]
-    packed = struct.pack("<10di4x", *values, nesterov)
-    for chunk in _chunks(params, grads, states):
+    rows = _rows(params, grads, states)
+    if multiply is not None:
+        for chunk in _chunks(rows):
+            _launch("multiply", chunk, 1, TENSORS, chunk.packed()[0], multiply)
+    for chunk in _chunks(_pieces(rows)):
         tensors, blocks = chunk.packed()
-        like = chunk.rows[0][0]
-        suffix = SUFFIXES[like.dtype]
-        if multiply is not None:
-            launch(
-                f"optim.optim_multiply_{suffix}", (1,), (TENSORS,), tensors, multiply, like=like, touched=chunk.touched
-            )
-        launch(f"optim.optim_{rule}_{suffix}", (blocks,), (BLOCK,), tensors, packed, like=like, touched=chunk.touched)
+        _launch(rule, chunk, blocks, BLOCK, tensors, _settings(**settings))
 
 
 @implement("optim.sgd", "cuda")
@@ -155,3 +178,21 @@ def lion(
     """Sign of an interpolated momentum."""
     shrink = 1 - lr * weight_decay
     _update("lion", params, grads, [states["exp_avg"]], lr=lr, beta1=betas[0], beta2=betas[1], shrink=shrink)
+
+
+@implement("optim.lamb", "cuda")
+def lamb(params: Arrays, grads: Arrays, states: States, *, lr: float, step: int, betas: Betas, **settings: Any) -> None:
+    """Adam whose step of each parameter is scaled to the parameter's norm: norms of blocks, of tensors, the step."""
+    if any(p.size > LIMIT for p in params):
+        variants("optim.lamb", "numpy")[0].fn(params, grads, states, lr=lr, step=step, betas=betas, **settings)
+        return
+    trust = empty((len(params),), params[0].dtype, params[0])
+    rates = {"gain": 1 - betas[0] ** step, "root": 1 - betas[1] ** step, "beta1": betas[0], "beta2": betas[1]}
+    packed = _settings(lr=lr, **rates, **settings)
+    numbers = [trust[i : i + 1] for i in range(len(params))]
+    for chunk in _chunks(_rows(params, grads, [states["exp_avg"], states["exp_avg_sq"], numbers])):
+        tensors, blocks = chunk.packed()
+        partial = empty((blocks, 2), trust.dtype, trust)
+        _launch("norms", chunk, blocks, BLOCK, tensors, packed, partial)
+        _launch("trust", chunk, len(chunk.rows), BLOCK, tensors, partial, blocks)
+        _launch("lamb", chunk, blocks, BLOCK, tensors, packed)
