@@ -9,6 +9,7 @@ from conftest import placed
 import dlcore as dl
 from dlcore import dispatch, dtypes, settings
 from dlcore.backends.cuda import cost, launch, ops_conv
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.errors import BackendError
 from dlcore.ops.conv_records import FAMILY
 
@@ -65,16 +66,27 @@ def force(monkeypatch):
 
 
 @pytest.fixture
-def variant(monkeypatch):
-    """Function that forces a variant of 2-d convolutions, as DLCORE_VARIANT does."""
+def setting(monkeypatch):
+    """Function that changes a setting, as an environment variable does."""
 
-    def choose(name):
-        table = {"VARIANT": {f"conv2d{pass_}": name for pass_ in ("", "_dx", "_dw")}}
+    def change(name, value):
         get = settings.get
-        monkeypatch.setattr(settings, "get", lambda key: table.get(key) or get(key))
+        monkeypatch.setattr(settings, "get", lambda key: value if key == name else get(key))
         monkeypatch.setattr(dispatch.get_backend("sim"), "plans", {})
 
-    return choose
+    return change
+
+
+@pytest.fixture
+def variant(setting):
+    """Function that forces a variant of 2-d convolutions, as DLCORE_VARIANT does."""
+    return lambda name, passes=("", "_dx", "_dw"): setting("VARIANT", {f"conv2d{p}": name for p in passes})
+
+
+@pytest.fixture
+def product(variant):
+    """Function that forces the products of matrices of a dtype."""
+    return lambda dtype: variant("tensor" if dtypes.is_half(dtypes.dtype(dtype)) else "native")
 
 
 def whole(shape, dtype, seed):
@@ -109,8 +121,8 @@ def check(case, dtype, strided=False, before=lambda: None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize("name", CASES)
-def test_geometries(name, dtype):
-    check(CASES[name], dtype)
+def test_geometries(name, dtype, product):
+    check(CASES[name], dtype, before=lambda: product(dtype))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
@@ -119,6 +131,39 @@ def test_im2col(name, dtype, variant, launches):
     check(CASES[name], dtype, before=lambda: variant("im2col"))
     assert sum("im2col" in kernel for kernel in launches) == 2
     assert sum("col2im" in kernel for kernel in launches) == 1
+
+
+FEW = {
+    "one channel": (
+        (3, 1, 13, 17),
+        (17, 1, 3, 3),
+        {"padding": (1, 1)},
+    ),  # more pixels than a block has, and 16 channels
+    "stride and dilation": ((2, 3, 9, 10), (5, 3, 2, 2), {"stride": (2, 1), "padding": (0, 2), "dilation": (1, 3)}),
+    "volumes": ((1, 2, 3, 4, 5), (4, 2, 2, 1, 3), {"stride": (1, 2, 1), "padding": (1, 0, 1), "dilation": (1, 1, 1)}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", FEW)
+def test_few_channels(name, dtype, launches):
+    check(FEW[name], dtype, strided=True)
+    assert launches[0] == f"conv_few_forward_{SUFFIXES[dtypes.dtype(dtype)]}"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "outputs", "direct"),
+    [
+        ("float32", 3, 4, True),
+        ("float32", 4, 4, False),
+        ("float16", 1, 4, True),
+        ("float16", 2, 4, False),
+        ("float32", 3, 500, False),
+    ],
+)
+def test_when_channels_are_few(dtype, channels, outputs, direct, launches):
+    dl.conv2d(*(dl.zeros(s, dtype=dtype, device="sim") for s in ((1, channels, 3, 3), (outputs, channels, 3, 3))))
+    assert any("few" in kernel for kernel in launches) == direct
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
@@ -131,35 +176,92 @@ def test_depthwise(multiple, dtype, launches):
     ]  # fmt: skip
 
 
-def test_depthwise_as_a_product(variant):
-    check(CASES["depthwise"], "float32", before=lambda: variant("native"))
-
-
 @pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("tile", ["128", "64"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", ["edges of tiles", "large tiles", "stride", "groups"])
-def test_tiles_and_splits(name, tile, splits, force, launches):
+def test_tiles_and_splits(name, dtype, tile, splits, force, product, launches):
     force(tile, splits)
-    check(CASES[name], "float32")
-    assert f"conv_forward_f32_{tile}" in launches
-    assert ("conv_reduce_f32" in launches) == (splits > 1)
+    check(CASES[name], dtype, before=lambda: product(dtype))
+    suffix = SUFFIXES[dtypes.dtype(dtype)]
+    assert {f"conv_forward_{suffix}_{tile}", f"conv_dw_{suffix}_{tile}"} <= set(launches)
+    assert (f"conv_reduce_{suffix}" in launches) == (splits > 1)
 
 
-def test_splits_in_double(force, launches):
-    force("64", 2)
-    check(CASES["groups"], "float64")
-    assert "conv_reduce_f64" in launches
+@pytest.mark.parametrize(("dtype", "tile"), [("float64", "64"), ("bfloat16", "64"), ("bfloat16", "128")])
+def test_splits_of_other_types(dtype, tile, force, product, launches):
+    force(tile, 2)
+    check(CASES["groups"], dtype, before=lambda: product(dtype))
+    assert f"conv_reduce_{SUFFIXES[dtypes.dtype(dtype)]}" in launches
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", ["plain", "stride"])
-def test_strided_operands_are_not_copied(name, launches):
-    check(CASES[name], "float32", strided=True)
-    assert not any("copy" in kernel for kernel in launches)
+def test_strided_operands_are_taken_as_they_are(name, dtype, launches):
+    check(CASES[name], dtype, strided=True)
+    of_strided = launches.copy()
+    launches.clear()
+    check(CASES[name], dtype)
+    assert of_strided == launches
 
 
-def test_three_dimensions():
-    attrs = {"stride": (2, 1, 3), "padding": (1, 0, 2), "dilation": (1, 2, 1), "groups": 2}
-    check(((2, 4, 5, 6, 7), (6, 2, 3, 2, 3), attrs), "float32")
+def test_pixels_of_dy_at_unequal_steps_are_copied():
+    dy, x = (dl.asarray(whole(s, "float32", i), device="sim") for i, s in enumerate(((2, 3, 6, 5), (2, 2, 6, 5))))
+    found = FAMILY[2].dw(dy.mT, x.mT, kernel=(1, 1), **PLAIN)
+    expected = np.einsum("nopq,ncpq->oc", dy.numpy(), x.numpy())
+    np.testing.assert_array_equal(found.numpy()[..., 0, 0], expected)
+
+
+@pytest.mark.parametrize("name", ["edges of tiles", "stride", "groups"])
+def test_tf32(name, variant, launches):
+    check(CASES[name], "float32", before=lambda: variant("tf32", ("", "_dx")))
+    assert "conv_forward_tf32_128" in launches
+    assert not any(kernel.startswith("conv_forward_f32") for kernel in launches)
+
+
+def test_tf32_rounds(variant):
+    variant("tf32", ("",))
+    x = dl.full((1, 1, 2, 2), 1 + 2**-11, device="sim")
+    assert dl.conv2d(x, dl.ones((1, 1, 1, 1), device="sim")).numpy().tolist() == [[[[1 + 2**-10] * 2] * 2]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_kernel_of_more_offsets_than_a_mask_has_bits_goes_by_im2col(dtype, launches):
+    wide = {"padding": (0, 20), "dilation": (1, 5)}
+    check(((2, 2, 3, 33), (3, 2, 2, 6), wide), dtype)  # spans 2 and 26 pixels
+    assert not any("im2col" in kernel for kernel in launches)
+    check(((2, 2, 3, 33), (3, 2, 2, 7), wide), dtype)  # 2 and 31
+    assert sum("im2col" in kernel for kernel in launches) == 2
+
+
+RANKS = {  # function, x, w, attributes
+    "1d": (dl.conv1d, (2, 4, 11), (6, 2, 3), {"stride": 2, "padding": 2, "dilation": 2, "groups": 2}),
+    "3d": (dl.conv3d, (2, 4, 5, 6, 7), (6, 2, 3, 2, 3),
+           {"stride": (2, 1, 3), "padding": (1, 0, 2), "dilation": (1, 2, 1), "groups": 2}),
+    "transposed 1d": (dl.conv_transpose1d, (2, 4, 7), (4, 3, 3),
+                      {"stride": 3, "padding": 1, "output_padding": 2, "groups": 2}),
+    "transposed 2d": (dl.conv_transpose2d, (1, 3, 4, 5), (3, 2, 3, 2),
+                      {"stride": 2, "padding": (1, 0), "output_padding": (0, 1), "dilation": (2, 1)}),
+    "transposed 3d": (dl.conv_transpose3d, (1, 2, 3, 4, 3), (2, 3, 2, 3, 1),
+                      {"stride": (1, 2, 2), "padding": (0, 1, 0), "output_padding": (0, 1, 1)}),
+}  # fmt: skip
+
+
+def value_and_gradients(name, dtype, device):
+    function, *shapes, attrs = RANKS[name]
+    x, w = (dl.tensor(whole(s, dtype, i), device=device, requires_grad=True) for i, s in enumerate(shapes))
+    y = function(x, w, **attrs)
+    (y * dl.asarray(whole(y.shape, dtype, 2), device=device)).sum().backward()
+    return [found.numpy() for found in (y.detach(), x.grad, w.grad)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", RANKS)
+def test_every_rank_runs_on_kernels(name, dtype, setting):
+    expected = value_and_gradients(name, "float64", "numpy")
+    setting("STRICT", True)
+    for got, wanted in zip(value_and_gradients(name, dtype, "sim"), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted.astype(got.dtype))
 
 
 @pytest.mark.emulator

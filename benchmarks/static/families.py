@@ -81,18 +81,21 @@ def tf32(kernel: str) -> Family:
     return Family(kernel, TENSOR_GEMM, call, 256, 4096, lambda n: float(n * n * K), exact)
 
 
-def convolution(kernel: str, bars: Bars, op: str) -> Family:
-    """A 3x3 convolution of 16x16 images, or a gradient of it; sizes that whole tiles cover."""
-    side, (c, o) = 16, {"conv2d": (128, 256), "conv2d_dx": (256, 128), "conv2d_dw": (128, 128)}[op]
+SIDE = 16  # of images: whole tiles of pixels
+
+
+def convolution(kernel: str, bars: Bars, op: str, dtype: Any = dtypes.float32, small: int = 1) -> Family:
+    """A 3x3 convolution, or a gradient of it; sizes that whole tiles cover."""
+    c, o = {"conv2d": (128, 256), "conv2d_dw": (128, 128)}[op]
     attrs: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
-    more = {"conv2d_dx": {"size": (side, side)}, "conv2d_dw": {"kernel": (3, 3)}}.get(op, {})
+    more = {"kernel": (3, 3)} if op == "conv2d_dw" else {}
 
     def call(new: Arrays, n: int) -> Any:
-        first = new(n, c if op == "conv2d" else o, side, side)
-        second = new(n, c, side, side) if op == "conv2d_dw" else new(o, c, 3, 3)
+        first = new(n, c if op == "conv2d" else o, SIDE, SIDE, dtype=dtype)
+        second = new(n, c, SIDE, SIDE, dtype=dtype) if op == "conv2d_dw" else new(o, c, 3, 3, dtype=dtype)
         return OPS[op](first, second, **attrs, **more)
 
-    return Family(kernel, bars, call, 4 if op == "conv2d_dw" else 1, 512, lambda n: float(n * side**2 * c * o * 9))
+    return Family(kernel, bars, call, small, 512, lambda n: float(n * SIDE**2 * c * o * 9))
 
 
 def lstm(new: Arrays, n: int) -> Any:
@@ -162,8 +165,9 @@ def families() -> list[Family]:
         product("gemm_tn_bf16_128", TENSOR_GEMM, "tn", bf16, 256),
         tf32("gemm_nt_tf32_128"),
         convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
-        convolution("conv_dx_f32_128", F32_CONV, "conv2d_dx"),
-        convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw"),
+        convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", small=4),
+        convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", f16, 8),
+        convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", bf16, 8),
         Family("lstm_step_wide_f32", step, lstm, 64, 1024, lambda n: float(n * 4 * 512 * 512)),
         flat("elementwise_add_f32", dl.add, count=2),
         flat("elementwise_multiply_f16", dl.multiply, f16, 2),

@@ -1,9 +1,11 @@
 // A convolution as a product of matrices: elements of an operand are gathered by what the digits of two numbers say.
 //
-// The lines of a matrix (pixels, or channels and taps) and its k's are numbers of four digits: image or channel, then
-// three coordinates. An element's place in memory, and its coordinates in the image, are sums of what the digits of its
-// line and of its k are worth; outside of the image it is zero. So one loader serves forward, dx and dw, with any
-// stride, padding and dilation, in one to three dimensions.
+// A pixel of the result is a number of four digits, image and three coordinates; a tap of three. The element of the
+// image that a tap of a pixel's window sees lies at the sum of what the digits are worth; with the strides of the image
+// in those worths, one loader serves every stride and dilation in one to three dimensions, and the gradient of x as
+// well: there dy is the image and w is turned round (ops_conv.py).
+// Whether a tap lies in the image is one test of bits: a window's offsets from its first tap are numbered along each
+// axis, 31 of them in all, and a pixel has a bit for every one that is outside.
 #pragma once
 #include "gemm.cuh"
 
@@ -39,21 +41,66 @@ DL_DEVICE Position position_of(const Digits& digits, unsigned number) {
   return p;
 }
 
+DL_DEVICE int most(int a, int b) { return a > b ? a : b; }
+
 DL_DEVICE int offset_of(const Digits& digits, unsigned number) { return position_of(digits, number).offset; }
 
-struct Gather {
-  Digits line, k;
-  int origin;              // element of line 0 and k 0, perhaps outside of the image
-  int start[3], limit[3];  // its coordinates; the image's sizes
+constexpr unsigned kNever = 1u << 31;  // the bit of what does not exist: always outside
+
+struct Windows {
+  Digits pixel;   // elements of the image; coordinates are strides apart
+  Digits tap;     // of its digit 0 there is one; coordinates are dilations apart
+  Divisor inner;  // k (dw: line) is channel and tap, or tap and channel: how many there are of the second
+  int taps;       // how many
+  int channel;    // elements from a channel to the next
+  int origin;     // element that tap 0 of pixel 0 sees, perhaps outside of the image
+  int start[3];   // its coordinates
+  int limit[3];   // sizes of the image
+  int span[3];    // offsets along an axis, from the first tap to the last
+  int first[3];   // the bit of the first one
 };
+
+struct Tap {
+  int offset;
+  unsigned bits;  // three, or kNever
+};
+
+DL_DEVICE Tap tap_of(const Windows& v, unsigned number) {
+  const Position p = position_of(v.tap, number);
+  Tap tap{p.offset, 0};
+  DL_UNROLL
+  for (int axis = 0; axis < 3; ++axis) tap.bits |= 1u << (v.first[axis] + p.at[axis]);
+  return tap;
+}
+
+DL_DEVICE unsigned bits_below(int n) { return (1u << n) - 1; }
+
+// The bits of the taps that a pixel does not have, and kNever.
+DL_DEVICE unsigned outside_of(const Windows& v, const Position& pixel) {
+  unsigned inside = 0;
+  DL_UNROLL
+  for (int axis = 0; axis < 3; ++axis) {
+    const int from = v.start[axis] + pixel.at[axis], span = v.span[axis];
+    const int low = least(most(-from, 0), span), high = most(least(v.limit[axis] - from, span), 0);
+    inside |= (bits_below(high) & ~bits_below(low)) << v.first[axis];
+  }
+  return ~inside;
+}
+
+// All taps, and one past the end that does not exist, for the block's threads to look up.
+DL_DEVICE void tabulate(const Windows& v, Tap* taps) {
+  DL_ROLLED
+  for (int i = threadIdx.x; i <= v.taps; i += blockDim.x) taps[i] = i < v.taps ? tap_of(v, i) : Tap{0, kNever};
+  __syncthreads();
+}
 
 struct Convolution {
   Product product;  // batches are groups
-  Digits a;         // k's of A where it is gathered; its lines are lda apart
-  int a_origin;
-  Gather b;
-  Digits c;  // columns of C where they are pixels; its rows are ldc apart
+  Windows windows;  // of B
+  Digits c;         // columns of C where they are pixels; its rows are ldc apart
   int c_origin;
+  Divisor area;  // dw of f32 and f64: pixels of an image of dy, which is A
+  int a[2];      // and elements from an image, from a pixel to the next
 };
 
 // C in images: a column is a pixel, a row a channel; bias by channel.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from math import gcd, prod
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ from dlcore import dtypes, settings
 from dlcore.backends.cuda import cost
 from dlcore.backends.cuda import ops_matmul as matrices
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import CASTS, contiguous, copy
-from dlcore.backends.cuda.ops_elementwise import SUFFIXES, grid_of, run
-from dlcore.backends.cuda.ops_matmul import MAX_ELEMENTS, pack_product
+from dlcore.backends.cuda.ops_copy import contiguous
+from dlcore.backends.cuda.ops_elementwise import SUFFIXES, broadcast_strides, grid_of, merged, run
+from dlcore.backends.cuda.ops_matmul import MAX_ELEMENTS, WIDE, pack_product
 from dlcore.dispatch import Call, implement
 from dlcore.ops import window
 from dlcore.signature import Shape
@@ -54,20 +55,6 @@ def divisor(size: int) -> Triple:
 NOTHING = Digits((1, 1, 1, 1), (0, 0, 0, 0))
 
 
-class Gather(NamedTuple):
-    """An operand whose elements lie in images, zero outside of them."""
-
-    line: Digits
-    k: Digits
-    origin: int
-    start: Triple
-    limit: Triple
-
-    def pack(self) -> bytes:
-        """`Gather` of conv.cuh."""
-        return self.line.pack() + self.k.pack() + struct.pack("<7i", self.origin, *self.start, *self.limit)
-
-
 class Geometry(NamedTuple):
     """Attributes of a convolution, in three dimensions."""
 
@@ -91,12 +78,6 @@ def _three_axes(x: Array) -> Array:
     return x.reshape(*x.shape[:2], *(1,) * (5 - x.ndim), *x.shape[2:])
 
 
-def _strides(x: Array) -> tuple[int, int, Triple]:
-    """Strides in elements: image, channel, and the three axes."""
-    n, c, *space = (s // x.itemsize for s in x.strides)
-    return n, c, (space[0], space[1], space[2])
-
-
 def _times(a: Triple, b: Triple) -> Triple:
     return a[0] * b[0], a[1] * b[1], a[2] * b[2]
 
@@ -114,12 +95,98 @@ def _rows(sizes: Triple) -> Triple:
     return sizes[1] * sizes[2], sizes[2], 1
 
 
-def _windows(x: Array, channels: int, kernel: Triple, out: Triple, g: Geometry) -> tuple[Digits, Digits, int]:
-    """Windows (image, output pixel) and taps (channel of a group, kernel pixel) of x; where the first one begins."""
-    n, c, space = _strides(x)
-    pixels = Digits((x.shape[0], *out), (n, *_times(g.stride, space)), g.stride)
-    taps = Digits((channels, *kernel), (c, *_times(g.dilation, space)), g.dilation)
-    return pixels, taps, -_dot(g.padding, space)
+def _images(x: Array, groups: int) -> Array:
+    """`x[N,G*C,S...]` as a view `[G,N,C,S...]`."""
+    n, c, *space = x.shape
+    return x.reshape(n, groups, c // max(groups, 1), *space).transpose(1, 0, 2, 3, 4, 5)
+
+
+def _filters(w: Array, groups: int) -> Array:
+    """`w[G*O,C,K...]` as a view `[G,O,C,K...]`."""
+    return w.reshape(groups, w.shape[0] // max(groups, 1), *w.shape[1:])
+
+
+def _steps(images: Array) -> tuple[int, int, int, Triple]:
+    """Elements from a group of `[G,N,C,S...]` to the next, an image, a channel, and along the three axes."""
+    group, image, channel, *space = (s // images.itemsize for s in images.strides)
+    return group, image, channel, (space[0], space[1], space[2])
+
+
+def spans(kernel: Shape, dilation: Shape) -> Shape:
+    """Coordinates from the first tap to the last, along each axis."""
+    return tuple(max(window.span(k, d), 0) for k, d in zip(kernel, dilation, strict=True))
+
+
+class Windows(NamedTuple):
+    """Windows of images `[G,N,C,S...]`, an array of any strides."""
+
+    images: Array
+    out: Triple  # how many there are along each axis
+    kernel: Triple
+    stride: Triple
+    start: Triple  # coordinates that the first tap of the first one sees
+    dilation: Triple
+    channels_last: bool  # k's are taps and channels, not channels and taps
+
+    def pack(self, of_all: bool = False) -> bytes:
+        """`Windows` of conv.cuh. of_all: the taps of all channels, not of one."""
+        _, image, channel, space = _steps(self.images)
+        pixels = Digits((self.images.shape[1], *self.out), (image, *_times(self.stride, space)), self.stride)
+        taps = Digits((1, *self.kernel), (channel, *_times(self.dilation, space)), self.dilation)
+        channels, count = self.images.shape[2], taps.total()
+        inner = divisor(channels if self.channels_last else count)
+        total = count * channels if of_all else count
+        span, origin = spans(self.kernel, self.dilation), _dot(self.start, space)
+        return pixels.pack() + taps.pack() + struct.pack(
+            "<3I15i", *inner, total, channel, origin, *self.start, *self.images.shape[3:],
+            *span, 0, span[0], span[0] + span[1],
+        )  # fmt: skip
+
+    def pixels(self) -> int:
+        """How many windows there are."""
+        return int(self.images.shape[1]) * prod(self.out)
+
+
+def channels_last(x: Array) -> Array:
+    """`x[G,N,C,S...]` as `[G,N,S...,C]`, with channels of zeros added to whole vectors of 16 bytes, at least one."""
+    g, n, c, *space = x.shape
+    vector = 16 // x.itemsize
+    padded = max(-(-c // vector), 1) * vector
+    y = empty((g, n, *space, padded), x.dtype, x)
+    group, image, channel, steps = _steps(x)
+    lines = n * prod(space)
+    layout = Digits((n, *space), (image, *steps)).pack() + struct.pack("<2i3I", channel, group, lines, c, padded)
+    grid = (-(-lines // 32), -(-padded // 32), g)
+    launch(f"conv_tensor.conv_channels_last_b{x.itemsize}", grid, (32, 8), x, y, layout, like=x)
+    return y
+
+
+class Way(NamedTuple):
+    """Which kernels compute a product."""
+
+    module: str
+    tensor: bool = False  # on tensor cores; operands are channels last
+    tf32: bool = False
+
+    def images(self, x: Array) -> Array:
+        """`x[G,N,C,S...]` in the order of memory that the kernels take."""
+        if self.tensor:
+            return channels_last(x).transpose(0, 1, 5, 2, 3, 4)
+        return x if min(x.strides) >= 0 else contiguous(x)
+
+    def rows(self, w: Array) -> Array:
+        """`w[G,O,C,K...]` as matrices `[G,O,k]`."""
+        packed = channels_last(w) if self.tensor else contiguous(w)
+        return packed.reshape(*w.shape[:2], prod(packed.shape[2:]))
+
+    def kernels(self, dtype: Any) -> tuple[str, tuple[cost.Tile, ...]]:
+        """End of the kernels' names, without the tile, and the tiles that there are."""
+        if self.tensor:
+            return ("tf32", cost.TF32) if self.tf32 else (SUFFIXES[dtype], cost.HALF)
+        return SUFFIXES[dtype], cost.F64 if dtype == dtypes.float64 else cost.F32
+
+
+SIMT, TENSOR, TF32 = Way("conv"), Way("conv_tensor", tensor=True), Way("conv_tensor", tensor=True, tf32=True)
 
 
 class Task(NamedTuple):
@@ -127,55 +194,63 @@ class Task(NamedTuple):
 
     name: str
     m: int
+    n: int
+    k: int
     lines: tuple[int, int]  # elements between rows of A, of C
-    a: Digits
-    a_origin: int
-    b: Gather
-    c: Digits
-    c_origin: int
-    groups: tuple[int, int, int]  # elements from one group to the next in A, B, C
-    whole: int  # pixels that lie side by side in C
+    windows: Windows
+    groups: tuple[int, int]  # elements from one group to the next in A, C
+    whole: int  # columns that lie side by side in C
+    c: Digits = NOTHING
+    c_origin: int = 0
+    a: tuple[int, int, int] = (1, 0, 0)  # of A, where it is images: pixels; elements between images, pixels
 
 
-def _run(task: Task, groups: int, a: Array, b: Array, bias: Array | None, c: Array) -> None:
+def _run(way: Way, task: Task, a: Array, bias: Array | None, c: Array) -> None:
     """One launch, and another to add up splits."""
-    m, n, k = task.m, task.b.line.total(), task.b.k.total()
+    m, n, k, images = task.m, task.n, task.k, task.windows.images
+    groups = images.shape[0]
     if m * n * groups == 0:
         return
-    work = cost.Work(m, n, k, groups, c.itemsize)
-    tiles = cost.F64 if c.dtype == dtypes.float64 else cost.F32
+    work, (suffix, tiles) = cost.Work(m, n, k, groups, c.itemsize), way.kernels(c.dtype)
     choice = cost.choose(work, tiles, driver_of(c).multiprocessors)
     vectors = task.whole % (16 // c.itemsize) == 0 and driver_of(c).address(c) % 16 == 0
-    batches = [(0, step) for step in task.groups]
-    layout = pack_product(work, choice, (task.lines[0], 0, task.lines[1]), groups, "none", vectors, batches)
-    layout += task.a.pack() + struct.pack("<i", task.a_origin) + task.b.pack() + task.c.pack()
-    layout += struct.pack("<i4x", task.c_origin)
-    partial = empty((groups, choice.splits, m, n), c.dtype, c) if choice.splits > 1 else None
-    suffix, tile = SUFFIXES[c.dtype], choice.tile
-    kernel = f"conv.conv_{task.name}_{suffix}_{tile.name.removesuffix('_any')}"
-    launch(kernel, (choice.blocks(work),), (tile.threads,), a, b, bias, c, partial, layout, like=c)
-    if partial is not None:
-        grid = grid_of(groups * m * n, c)
-        if task.c is NOTHING:
-            size = struct.calcsize("<12i6qd")
-            launch(f"gemm.gemm_reduce_{suffix}", grid, (256,), partial, bias, c, layout[:size], like=c)
-        else:
-            launch(f"conv.conv_reduce_{suffix}", grid, (256,), partial, bias, c, layout, like=c)
+    batches = [(0, step) for step in (task.groups[0], _steps(images)[0], task.groups[1])]
+    packed = pack_product(work, choice, (task.lines[0], 0, task.lines[1]), groups, "none", vectors, batches)
+    layout = packed + task.windows.pack() + task.c.pack()
+    layout += struct.pack("<i3I2i", task.c_origin, *divisor(task.a[0]), *task.a[1:])
+    sums = empty((groups, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
+    tile, table = choice.tile, 8 * (prod(task.windows.kernel) + 1) if task.name == "forward" else 0
+    kernel = f"{way.module}.conv_{task.name}_{suffix}_{tile.name.removesuffix('_any')}"
+    arguments = (a, images, bias, c, sums, layout)
+    launch(kernel, (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared + table)
+    if sums is not None:
+        grid = grid_of(-(-groups * m * n // (16 // c.itemsize)), c)
+        rows = task.c is NOTHING
+        name = f"{'gemm.gemm' if rows else 'conv.conv'}_reduce_{SUFFIXES[c.dtype]}"
+        launch(name, grid, (256,), sums, bias, c, packed if rows else layout, like=c)
 
 
-def forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+def forward(way: Way, x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """`x[N,C,S...] w[O,C/groups,K...] b[O]? -> y[N,O,P...]`, all with three spatial axes."""
-    (o, channels), kernel = w.shape[:2], w.shape[2:]
-    out = window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation)
-    y = empty((x.shape[0], o, *out), x.dtype, x)
-    pixels, taps, origin = _windows(x, channels, kernel, _triple(out, 1), g)
-    rows, area, inner = o // g.groups, prod(out), taps.total()
-    gather = Gather(pixels, taps, origin, _negative(g.padding), x.shape[2:])
-    image = Digits((x.shape[0], 1, 1, area), (o * area, 0, 0, 1))
-    steps = (rows * inner, channels * _strides(x)[1], rows * area)
-    task = Task("forward", rows, (inner, area), NOTHING, 0, gather, image, 0, steps, area)
-    _run(task, g.groups, contiguous(w), x, None if b is None else contiguous(b), y)
+    kernel = _triple(w.shape[2:], 1)
+    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
+    images = way.images(_images(x, g.groups))
+    windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
+    area = prod(out)
+    columns = Digits((x.shape[0], 1, 1, area), (w.shape[0] * area, 0, 0, 1))
+    _correlate(way, _filters(w, g.groups), windows, b, y, columns, 0, area)
     return y
+
+
+def _correlate(
+    way: Way, w: Array, windows: Windows, b: Array | None, y: Array, columns: Digits, origin: int, whole: int
+) -> None:
+    """Filters `w[G,O,C,K...]` at all windows: those pixels of y that `columns` says, from `origin` on."""
+    rows, area = way.rows(w), prod(y.shape[2:])
+    _, m, k = rows.shape
+    task = Task("forward", m, windows.pixels(), k, (k, area), windows, (m * k, m * area), whole, columns, origin)
+    _run(way, task, rows, None if b is None else contiguous(b), y)
 
 
 class Residue(NamedTuple):
@@ -202,53 +277,91 @@ class Residue(NamedTuple):
             taps = max(0, -(-(kernel - tap) // step))
             yield Residue(first, inputs, tap, step, taps, output, dilation // common)
 
+    @property
+    def start(self) -> int:
+        """The output that the last of these taps reaches input 0 from: a window's first."""
+        return self.output - self.back * (self.taps - 1)
 
-def dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
-    """Gradient of `forward` for x: one launch for each residue of the pixels modulo the stride."""
-    channels, kernel = w.shape[1], _triple(w.shape[2:], 1)
-    y = empty((dy.shape[0], channels * g.groups, *size), dy.dtype, dy)
+    @property
+    def turned(self) -> slice:
+        """These taps, the last one first."""
+        return slice(self.tap + self.step * (self.taps - 1), self.tap - 1 if self.tap else None, -self.step)
+
+
+def dx(way: Way, dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
+    """Gradient of `forward` for x: w turned round at windows of dy, for every residue of pixels modulo the stride."""
+    kernel = _triple(w.shape[2:], 1)
+    y = empty((dy.shape[0], w.shape[1] * g.groups, *size), dy.dtype, dy)
     axes = [list(Residue.along(*a)) for a in zip(size, kernel, g.stride, g.padding, g.dilation, strict=True)]
-    w = contiguous(w)
+    images, turned = way.images(_images(dy, g.groups)), _filters(w, g.groups).swapaxes(1, 2)
     for residues in product(*axes):
-        _run(_dx_task(dy, channels, kernel, size, g, residues), g.groups, w, dy, None, y)
+        _dx_of(way, images, turned, residues, g, y)
     return y
 
 
-def _dx_task(
-    dy: Array, channels: int, kernel: Triple, size: Triple, g: Geometry, residues: tuple[Residue, ...]
-) -> Task:
+def _dx_of(way: Way, images: Array, w: Array, residues: tuple[Residue, ...], g: Geometry, y: Array) -> None:
     def each(name: str) -> Triple:
         a, b, c = (int(getattr(r, name)) for r in residues)
         return a, b, c
 
-    n, c, space = _strides(dy)
-    rows, area, weights = dy.shape[1] // g.groups, prod(size), prod(kernel)
-    back = _negative(each("back"))
-    pixels = Digits((dy.shape[0], *each("inputs")), (n, *space), (1, 1, 1))
-    taps = Digits((rows, *each("taps")), (c, *_times(back, space)), back)
-    gather = Gather(pixels, taps, _dot(each("output"), space), each("output"), dy.shape[2:])
-    of_w = Digits(taps.sizes, (channels * weights, *_times(each("step"), _rows(kernel))))
-    plain = g.stride == (1, 1, 1)
-    image = Digits(pixels.sizes, (channels * g.groups * area, *_times(g.stride, _rows(size))))
-    steps = (rows * channels * weights, rows * c, channels * area)
-    return Task(
-        "dx", channels, (weights, area), of_w, _dot(each("tap"), _rows(kernel)), gather, image,
-        _dot(each("first"), _rows(size)), steps, area if plain else 1,
-    )  # fmt: skip
+    size = _triple(y.shape[2:], 1)
+    windows = Windows(images, each("inputs"), each("taps"), (1, 1, 1), each("start"), each("back"), way.tensor)
+    columns = Digits((y.shape[0], *windows.out), (prod(y.shape[1:]), *_times(g.stride, _rows(size))))
+    taps = w[(..., *(r.turned if r.taps else slice(0, 0) for r in residues))]
+    whole = prod(size) if g.stride == (1, 1, 1) else 1
+    _correlate(way, taps, windows, None, y, columns, _dot(each("first"), _rows(size)), whole)
 
 
-def dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
+def dw(way: Way, dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
     """Gradient of `forward` for w."""
+    out = _triple(dy.shape[2:], 1)
+    images = way.images(_images(x, g.groups))
+    windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
     rows, channels = dy.shape[1] // g.groups, x.shape[1] // g.groups
-    y = empty((dy.shape[1], channels, *kernel), x.dtype, x)
-    pixels, taps, origin = _windows(x, channels, kernel, dy.shape[2:], g)
-    gather = Gather(taps, pixels, origin, _negative(g.padding), x.shape[2:])
-    n, c, space = _strides(dy)
-    columns = taps.total()
-    steps = (rows * c, channels * _strides(x)[1], rows * columns)
-    of_dy = Digits(pixels.sizes, (n, *space))
-    _run(Task("dw", rows, (c, columns), of_dy, 0, gather, NOTHING, 0, steps, columns), g.groups, dy, x, None, y)
+    n = prod(kernel) * images.shape[2]
+    y = empty((g.groups, rows, n), x.dtype, x)
+    a, pixel = (channels_last(_images(dy, g.groups)), 0) if way.tensor else _lined(_images(dy, g.groups))
+    group, image, channel, _ = _steps(a)
+    line = a.shape[-1] if way.tensor else channel
+    task = Task("dw", rows, n, windows.pixels(), (line, n), windows, (group, rows * n), n, a=(prod(out), image, pixel))
+    _run(way, task, a, None, y)
+    if way.tensor:
+        y = contiguous(y.reshape(g.groups, rows, *kernel, images.shape[2])[..., :channels].transpose(0, 1, 5, 2, 3, 4))
+    return y.reshape(dy.shape[1], channels, *kernel)
+
+
+def _lined(images: Array) -> tuple[Array, int]:
+    """`[G,N,C,S...]` and the elements from a pixel to the next: a copy where these or channels have no one step."""
+    space, (steps,) = merged(images.shape[3:], [broadcast_strides(images, images.shape)[3:]])
+    return (images, steps[0]) if len(space) == 1 and images.strides[2] >= 0 else (contiguous(images), 1)
+
+
+# ---- few channels
+
+
+def few_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """`forward` of so few channels that all of w fits a block's shared memory."""
+    kernel, k = _triple(w.shape[2:], 1), prod(w.shape[1:])
+    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
+    windows = Windows(_images(x, 1), out, kernel, g.stride, _negative(g.padding), g.dilation, False)
+    step = _few_step(w.shape[0])
+    layout = windows.pack(of_all=True) + struct.pack("<5Ii", *divisor(prod(out)), windows.pixels(), step, w.shape[0])
+    shared = _few_shared(k, w.shape[0], WIDE[x.dtype].itemsize)
+    bias = None if b is None else contiguous(b)
+    name, grid = f"conv_direct.conv_few_forward_{SUFFIXES[x.dtype]}", (-(-windows.pixels() // 512),)
+    if y.size:
+        launch(name, grid, (128,), x, contiguous(w), bias, y, layout, like=x, shared=shared)
     return y
+
+
+def _few_step(channels: int) -> int:
+    return -(-channels // 16) * 16 + 4
+
+
+def _few_shared(k: int, channels: int, itemsize: int) -> int:
+    """Bytes of shared memory: a table of k's and w."""
+    return (k + 2) // 2 * 16 + k * _few_step(channels) * itemsize
 
 
 # ---- as many groups as channels: one thread a result
@@ -302,11 +415,10 @@ def im2col(x: Array, kernel: Triple, out: Triple, g: Geometry) -> Array:
     """Columns `[N, groups, C/groups * taps, pixels]` of `x[N,C,S...]`."""
     channels, count = x.shape[1] // g.groups, x.shape[1] * prod(kernel)
     columns = empty((x.shape[0], g.groups, channels * prod(kernel), prod(out)), x.dtype, x)
-    pixels, taps, origin = _windows(x, x.shape[1], kernel, out, g)
-    gather = Gather(pixels, taps, origin, _negative(g.padding), x.shape[2:]).pack()
+    windows = Windows(x[None], out, kernel, g.stride, _negative(g.padding), g.dilation, False)
     if columns.size:
         launch(f"conv_direct.conv_im2col_b{x.itemsize}", grid_of(columns.size, x), (256,),
-               x, columns, gather, count, prod(out), columns.size, like=x)  # fmt: skip
+               x, columns, windows.pack(), count, prod(out), columns.size, like=x)  # fmt: skip
     return columns
 
 
@@ -352,17 +464,44 @@ def im2col_dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
 # ---- ops
 
 
-def _refuse(call: Call) -> str | None:
+MAX_SPAN = 31  # bits of a mask, see conv.cuh
+
+
+def _refuse(call: Call, unit: int = 1) -> str | None:
+    """unit: what channels are padded to."""
     if call.dtype not in SUFFIXES:
         return f"no kernel for {call.dtype}"
     _, outputs = call.op.resolve(list(call.shapes), call.attrs)
-    large = any(prod(s) >= MAX_ELEMENTS for s in (*call.shapes, *outputs) if s is not None)
+    large = any(prod(s) * unit >= MAX_ELEMENTS for s in (*call.shapes, *outputs) if s is not None)
     return "too many elements" if large else None
 
 
+def _span(call: Call) -> int:
+    kernel = call.attrs.get("kernel") or (call.shapes[1] or ())[2:]
+    return sum(spans(_triple(kernel, 1), _triple(call.attrs["dilation"], 1)))
+
+
+def _refuse_product(call: Call, unit: int = 1) -> str | None:
+    return f"the kernel's axes span more than {MAX_SPAN} pixels" if _span(call) > MAX_SPAN else _refuse(call, unit)
+
+
+def _refuse_native(call: Call) -> str | None:
+    return "16-bit floats: on tensor cores" if dtypes.is_half(call.dtype) else _refuse_product(call)
+
+
+def _refuse_tensor(call: Call) -> str | None:
+    return _refuse_product(call, 8) if dtypes.is_half(call.dtype) else f"no kernel for {call.dtype}"
+
+
+def _refuse_tf32(call: Call) -> str | None:
+    if settings.get("VARIANT").get(call.op.name) != "tf32":
+        return "less precise: taken only when asked for by DLCORE_VARIANT"
+    return _refuse_product(call, 4) if call.dtype == dtypes.float32 else f"no kernel for {call.dtype}"
+
+
 def _refuse_im2col(call: Call) -> str | None:
-    if settings.get("VARIANT").get(call.op.name) != "im2col":
-        return "slower: taken only when asked for by DLCORE_VARIANT"
+    if settings.get("VARIANT").get(call.op.name) != "im2col" and _span(call) <= MAX_SPAN:
+        return "slower: taken for large kernels, or when asked for by DLCORE_VARIANT"
     return "no kernel for arrays without elements" if 0 in call.dims.values() else _refuse(call)
 
 
@@ -371,55 +510,63 @@ def _refuse_depthwise(call: Call) -> str | None:
     return _refuse(call) if channels == call.attrs["groups"] > 1 else "not as many groups as input channels"
 
 
-def _wide(x: Array | None) -> Array | None:
-    """16-bit floats in float32."""
-    if x is None or not dtypes.is_half(x.dtype):
-        return x
-    return copy(f"copy_cast_{CASTS[x.dtype]}_f32", x, dtypes.float32)
+FEW, FEW_HALF = 32, 16  # channels times taps: what is quicker without a product, see docs/kernels.md
+
+
+def _refuse_few(call: Call) -> str | None:
+    if call.attrs["groups"] != 1:
+        return "no kernel for groups"
+    k, half = prod((call.shapes[1] or ())[1:]), dtypes.is_half(call.dtype)
+    if not 0 < k <= (FEW_HALF if half else FEW):
+        return "too many channels and taps"
+    shared = _few_shared(k, call.dims["O"], 8 if call.dtype == dtypes.float64 else 4)
+    return "too many output channels" if shared > 48 * 1024 else _refuse_product(call)
 
 
 class Variant(NamedTuple):
-    """One way to compute the three passes; `wide`: 16-bit floats pass through float32."""
+    """One way to compute the passes, or some of them."""
 
     refuse: Callable[[Call], str | None]
     forward: Callable[[Array, Array, Array | None, Geometry], Array]
-    dx: Callable[[Array, Array, Triple, Geometry], Array]
-    dw: Callable[[Array, Array, Triple, Geometry], Array]
-    wide: bool = False
+    dx: Callable[[Array, Array, Triple, Geometry], Array] | None = None
+    dw: Callable[[Array, Array, Triple, Geometry], Array] | None = None
+
+
+def _products(refuse: Callable[[Call], str | None], way: Way) -> Variant:
+    return Variant(refuse, partial(forward, way), partial(dx, way), partial(dw, way))
 
 
 VARIANTS = {  # the last one is tried first
     "im2col": Variant(_refuse_im2col, im2col_forward, im2col_dx, im2col_dw),
-    "native": Variant(_refuse, forward, dx, dw, wide=True),
+    "native": _products(_refuse_native, SIMT),
+    "tensor": _products(_refuse_tensor, TENSOR),
+    "tf32": _products(_refuse_tf32, TF32)._replace(dw=None),  # ldmatrix does not transpose 32-bit numbers
+    "direct": Variant(_refuse_few, few_forward),
     "depthwise": Variant(_refuse_depthwise, depthwise_forward, depthwise_dx, depthwise_dw),
 }
 
 
 def _register(rank: int, name: str, v: Variant) -> None:
-    def ready(x: Array | None) -> Any:
-        return _wide(x) if v.wide else x
-
-    def finish(y: Array, dtype: Any) -> Array:
-        if y.dtype != dtype:
-            y = copy(f"copy_cast_f32_{CASTS[dtype]}", y, dtype)
+    def finish(y: Array) -> Array:
         return y.reshape(*y.shape[:2], *y.shape[5 - rank :])
 
-    @implement(f"conv{rank}d", "cuda", name, v.refuse)
     def conv(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Array:
         """Cross-correlation, bias added before the tile is stored."""
-        return finish(v.forward(_three_axes(ready(x)), _three_axes(ready(w)), ready(b), geometry(**attrs)), x.dtype)
+        return finish(v.forward(_three_axes(x), _three_axes(w), b, geometry(**attrs)))
 
-    @implement(f"conv{rank}d_dx", "cuda", name, v.refuse)
     def conv_dx(dy: Array, w: Array, *, size: Shape, **attrs: Any) -> Array:
         """Gradient for x of spatial sizes `size`."""
-        y = v.dx(_three_axes(ready(dy)), _three_axes(ready(w)), _triple(size, 1), geometry(**attrs))
-        return finish(y, dy.dtype)
+        assert v.dx
+        return finish(v.dx(_three_axes(dy), _three_axes(w), _triple(size, 1), geometry(**attrs)))
 
-    @implement(f"conv{rank}d_dw", "cuda", name, v.refuse)
     def conv_dw(dy: Array, x: Array, *, kernel: Shape, **attrs: Any) -> Array:
         """Gradient for w of spatial sizes `kernel`."""
-        y = v.dw(_three_axes(ready(dy)), _three_axes(ready(x)), _triple(kernel, 1), geometry(**attrs))
-        return finish(y, dy.dtype)
+        assert v.dw
+        return finish(v.dw(_three_axes(dy), _three_axes(x), _triple(kernel, 1), geometry(**attrs)))
+
+    for op, fn, own in (("", conv, v.forward), ("_dx", conv_dx, v.dx), ("_dw", conv_dw, v.dw)):
+        if own:
+            implement(f"conv{rank}d{op}", "cuda", name, v.refuse)(fn)
 
 
 for _rank in (2, 3):
