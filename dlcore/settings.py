@@ -70,6 +70,7 @@ TABLE: dict[str, Setting] = {
     "SIM": Setting("fast", _choice("fast", "checked"), "kernels of the sim backend: fast, or checked at every access"),
     "ISA": Setting("", _choice("", "avx512", "avx2", "baseline"), "instruction set of the cpu backend; empty: best"),
     "VARIANT": Setting("", _variants, "forced kernel variants, OP=VARIANT,..."),
+    "AUTOTUNE": Setting("0", _flag, "1: times a few ways to run a matrix product on the GPU and keeps the quickest"),
     "BUILD": Setting("", _choice("", "require", "never"), "at install: whether the C++ extension must be built"),
     "ISAS": Setting("", str, "at install: instruction sets to build, e.g. avx2,baseline; empty: all"),
     "FATBIN": Setting("0", _flag, "at install: 1 compiles the CUDA kernels with nvcc into the wheel"),

@@ -38,9 +38,10 @@ def operator(name):
     return lambda self, *operands: on_device(getattr(self._host, name)(*map(on_host, operands)))
 
 
-OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor rshift lshift".split()
-OTHERS = "getitem setitem len bool int float index neg pos abs invert lt le eq ne gt ge iadd isub imul itruediv".split()
-for name in (f"__{n}__" for n in [*OTHERS, *OPERATORS, *(f"r{n}" for n in OPERATORS)]):
+TWO_SIDED = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "rshift", "lshift"]
+COMPARED = ["lt", "le", "eq", "ne", "gt", "ge"]
+OTHERS = ["getitem", "setitem", "len", "bool", "int", "float", "index", "neg", "pos", "abs", "invert", "iadd", "isub"]
+for name in (f"__{n}__" for n in [*TWO_SIDED, *(f"r{n}" for n in TWO_SIDED), *COMPARED, *OTHERS]):
     setattr(ndarray, name, operator(name))
 
 

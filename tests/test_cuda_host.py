@@ -1,6 +1,7 @@
 """The host's side of the cuda backend, in the emulator: refused values, CuPy's arrays, graphs, errors."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import dlcore as dl
 from dlcore import dispatch, nn, optim, settings, testing
-from dlcore.backends.cuda import compiler, launch, libcuda, refusals
+from dlcore.backends.cuda import compiler, launch, libcuda, refusals, tune
 from dlcore.errors import BackendError, IndexRangeError, KernelError
 from dlcore.op import OPS
 from dlcore.sim import build, engine
@@ -22,6 +23,15 @@ _C = pytest.importorskip("dlcore._C")
 ROOT = Path(dl.__file__).parents[1]
 
 pytestmark = pytest.mark.sim
+
+
+@pytest.fixture
+def launched():
+    """Names of the kernels launched."""
+    names = []
+    launch.listeners.append(lambda kernel, *_: names.append(kernel))
+    yield names
+    launch.listeners.pop()
 
 
 def tensor(values):
@@ -339,3 +349,59 @@ def test_a_missing_driver_library_is_explained(cuda, monkeypatch):
     dispatch._backends.pop("cuda")
     with pytest.raises(BackendError, match=r"backend cuda: libabsent.so: cannot open"):
         dispatch.get_backend("cuda")
+
+
+# ---- choices by measurement
+
+
+@pytest.fixture
+def tuned(monkeypatch, tmp_path):
+    """A table of times by number of splits, and how often one was looked up; nothing is on disk yet."""
+    times, asked = {}, []
+
+    def milliseconds(driver, run):
+        (choice,) = run.args
+        asked.append(choice.splits)
+        run()
+        return times.get(choice.splits, 9.0)
+
+    dispatch.get_backend("sim")
+    monkeypatch.setattr(tune, "milliseconds", milliseconds)
+    monkeypatch.setattr(tune, "_path", lambda driver, module: tmp_path / f"{module}.json")
+    monkeypatch.setenv("DLCORE_AUTOTUNE", "1")
+    settings.get.cache_clear()
+    yield times, asked
+    monkeypatch.undo()
+    tune._table.cache_clear()
+    settings.get.cache_clear()
+
+
+def product():
+    a, b = np.arange(40 * 300).reshape(40, 300) % 7, np.arange(300 * 40).reshape(300, 40) % 5
+    found = tensor(a.astype(np.float32)) @ tensor(b.astype(np.float32))
+    np.testing.assert_array_equal(found.numpy(), a @ b)
+
+
+def test_the_quickest_of_a_few_is_taken_and_kept(tuned, launched, tmp_path):
+    times, asked = tuned
+    times[3] = 1.0
+    product()
+    assert 1 < len(asked) <= tune.FEW
+    assert 3 in asked
+    assert [name for name in launched if name == "gemm.gemm_reduce_f32"]
+    tune._table.cache_clear()  # as in another process
+    product()
+    assert len(asked) <= tune.FEW
+    assert json.loads((tmp_path / "gemm.json").read_text()) == {"gemm.gemm_nn_f32 40x40x300x1x4": ["64", 3, 104]}
+
+
+def test_events_time_the_device():
+    x = tensor(np.ones(1000, np.float32))
+    (x + x).numpy()  # loads the kernel
+    before, spent = engine.live(), tune.milliseconds(dispatch.get_backend("sim").driver, lambda: x + x)
+    assert 0 < spent < 1000
+    assert engine.live() == before
+
+
+def test_what_was_measured_is_kept_by_device_and_kernel():
+    assert tune._path(dispatch.get_backend("sim").driver, "gemm").name.startswith("SIMT-emulator-on-the-CPU-gemm-")

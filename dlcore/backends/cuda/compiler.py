@@ -83,11 +83,11 @@ def image(module: str, architecture: int) -> bytes:
     key = hashlib.sha256("\0".join([text, *OPTIONS, str(architecture), str(_nvrtc_version())]).encode()).hexdigest()
     cached: Path = settings.get("CACHE_DIR") / "cubin" / f"{module}-{architecture}-{key[:24]}.cubin"
     if not cached.is_file():
-        _write(cached, compile_with_nvrtc(text, module, architecture))
+        write_whole(cached, compile_with_nvrtc(text, module, architecture))
     return cached.read_bytes()
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Write at once or not at all: another process may want the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent)

@@ -116,7 +116,12 @@ def candidates(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> lis
     return list(dict.fromkeys(found))
 
 
+def ranked(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> list[Choice]:
+    """The candidates, of least modelled time first."""
+    return sorted(candidates(work, tiles, multiprocessors), key=lambda choice: cycles(work, choice, multiprocessors))
+
+
 @lru_cache(maxsize=4096)
 def choose(work: Work, tiles: tuple[Tile, ...], multiprocessors: int) -> Choice:
     """The candidate of least modelled time."""
-    return min(candidates(work, tiles, multiprocessors), key=lambda choice: cycles(work, choice, multiprocessors))
+    return ranked(work, tiles, multiprocessors)[0]

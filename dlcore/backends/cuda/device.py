@@ -37,7 +37,8 @@ class CupyDriver(Driver):
         cupy.zeros(1)  # makes CuPy's context, the primary one, which the launcher shares
         path = settings.get("LIBCUDA")
         self.library = libcuda.Library(path)
-        self.native = launcher()(path, cupy.cuda.runtime.getDevice())
+        self.ordinal = int(cupy.cuda.runtime.getDevice())
+        self.native = launcher()(path, self.ordinal)
         super().__init__()
 
     def image(self, module: str) -> bytes:

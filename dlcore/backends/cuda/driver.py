@@ -32,6 +32,7 @@ class Driver:
     xp: Any  # its array library, for references
     native: Any
     library: Library
+    ordinal = 0  # of the device, as the driver library counts them
 
     def __init__(self) -> None:
         self._modules: dict[str, int] = {}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dlcore import dtypes, settings
-from dlcore.backends.cuda import cost
+from dlcore.backends.cuda import cost, tune
 from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import MAX_GRID, contiguous
 from dlcore.backends.cuda.ops_elementwise import MAX_AXES, SUFFIXES, broadcast_strides, grid_of, merged
@@ -143,16 +143,19 @@ def _run_tiled(
     m, n, k = c.shape[-2], c.shape[-1], a.x.shape[-1]
     count, vector = walk.outer * walk.inner, 16 // c.itemsize
     work, (kernel, tiles) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
-    choice = cost.choose(work, tiles, driver_of(c).multiprocessors)
     vectors = n % vector == 0 and driver_of(c).address(c) % 16 == 0
     steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
-    layout = pack_product(work, choice, (a.line, b.line, n), walk.inner, activation, vectors, steps)
-    partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
-    tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
-    launch(f"{kernel}_{tile.name}", (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared)
-    if partial is not None:
-        grid = grid_of(-(-c.size // vector), c)
-        launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
+
+    def run(choice: cost.Choice) -> None:
+        layout = pack_product(work, choice, (a.line, b.line, n), walk.inner, activation, vectors, steps)
+        partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
+        tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
+        launch(f"{kernel}_{tile.name}", (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared)
+        if partial is not None:
+            grid = grid_of(-(-c.size // vector), c)
+            launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
+
+    run(tune.choose(kernel, work, tiles, driver_of(c), run))
 
 
 def pack_product(
