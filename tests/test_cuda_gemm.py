@@ -74,7 +74,8 @@ def expected(a, b):
     return (a.astype(np.float64) @ b.astype(np.float64)).astype(a.dtype)
 
 
-CASES = [(dtype, tile) for dtype in DTYPES for tile in ("128", "64") if (dtype, tile) != ("float64", "128")]
+TILES = {"float32": ["128", "64"], "float64": ["64"], "float16": ["256", "128", "64"], "bfloat16": ["256", "128", "64"]}
+CASES = [(dtype, tile) for dtype in DTYPES for tile in TILES[dtype]]
 
 
 @pytest.mark.parametrize("margin", [0, 3, 8])
@@ -93,7 +94,7 @@ def test_edges_of_tiles(dtype, tile, layout, margin, force):
 @pytest.mark.parametrize(("dtype", "tile"), CASES)
 def test_whole_vectors(dtype, tile, layout, force, launches):
     force(tile)
-    a, b = whole((136, 72), dtype, 1), whole((72, 144), dtype, 2)
+    a, b = whole((136, 72), dtype, 1), whole((72, 272), dtype, 2)
     left = a if layout[0] == "n" else a.T.copy().T
     right = b if layout[1] == "n" else b.T.copy().T
     np.testing.assert_array_equal(product(left, right), expected(a, b))
@@ -165,15 +166,26 @@ def variant(monkeypatch):
     return choose
 
 
+@pytest.mark.parametrize("tile", ["128", "256"])
 @pytest.mark.parametrize("layout", ["nn", "nt", "tn", "tt"])
-def test_tf32_rounds_operands_to_ten_bits(layout, variant, launches):
+def test_tf32_rounds_operands_to_ten_bits(layout, tile, variant, force, launches):
     variant("tf32")
+    force(tile)
     a, b = whole((70, 36)) + np.float32(2**-11), whole((36, 130), seed=1)
     left = a if layout[0] == "n" else a.T.copy().T
     right = b if layout[1] == "n" else b.T.copy().T
     rounded = ((a.view(np.uint32) + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
     np.testing.assert_array_equal(product(left, right), rounded @ b)
-    assert launches[-1] == "gemm_nt_tf32_128"
+    assert launches[-1] == f"gemm_nt_tf32_{tile}"
+
+
+@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_tf32_keeps_infinities_and_nans(bits, variant):
+    variant("tf32")
+    x = np.uint32(bits).view(np.float32)
+    a, b = np.zeros((2, 4), np.float32), np.eye(4, dtype=np.float32)
+    a[1, 2] = x
+    np.testing.assert_array_equal(product(a, b)[:, 2], [0, x])
 
 
 def test_tf32_says_what_it_does_not_take(variant):
@@ -224,11 +236,18 @@ def test_whole_numbers_are_left_to_the_reference(launches):
 
 
 def choice(m, n, k, batches=1, tiles=cost.F32):
-    return cost.choose(cost.Work(m, n, k, batches, 4), tiles, 108)
+    itemsize = 2 if tiles is cost.HALF else 4
+    return cost.choose(cost.Work(m, n, k, batches, itemsize), tiles, 108)
 
 
 def test_large_products_take_large_tiles_unsplit():
     assert choice(4096, 4096, 4096)[:2] == (cost.F32[0], 1)
+
+
+@pytest.mark.parametrize("tiles", [cost.HALF, cost.TF32])
+def test_on_tensor_cores_large_products_take_wide_tiles_unless_much_of_them_is_left_over(tiles):
+    assert choice(4096, 4096, 4096, tiles=tiles)[:2] == (tiles[1], 1)
+    assert choice(16384, 640, 2048, tiles=tiles)[:2] == (tiles[0], 1)
 
 
 def test_small_products_take_small_tiles():

@@ -78,7 +78,7 @@ def tf32(kernel: str) -> Family:
         return run(new(n, K)._array, new(n, K).mT._array, tf32=True)
 
     exact = product(kernel, TENSOR_GEMM, "nt", dtypes.float32, 256).call
-    return Family(kernel, TENSOR_GEMM, call, 256, 4096, lambda n: float(n * n * K), exact)
+    return Family(kernel, TENSOR_GEMM, call, 512, 4096, lambda n: float(n * n * K), exact)
 
 
 SIDE = 16  # of images: whole tiles of pixels
@@ -160,10 +160,10 @@ def families() -> list[Family]:
         product("gemm_nt_f32_128_any", F32_GEMM, "nt", f32, 256),
         product("gemm_tn_f32_128", F32_GEMM, "tn", f32, 256),
         product("gemm_nn_f64_64_any", F64_GEMM, "nn", f64, 128),
-        product("gemm_nn_f16_128", TENSOR_GEMM, "nn", f16, 256),
-        product("gemm_nt_f16_128", TENSOR_GEMM, "nt", f16, 256),
-        product("gemm_tn_bf16_128", TENSOR_GEMM, "tn", bf16, 256),
-        tf32("gemm_nt_tf32_128"),
+        product("gemm_nn_f16_256", TENSOR_GEMM, "nn", f16, 512),
+        product("gemm_nt_f16_256", TENSOR_GEMM, "nt", f16, 512),
+        product("gemm_tn_bf16_256", TENSOR_GEMM, "tn", bf16, 512),
+        tf32("gemm_nt_tf32_256"),
         convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
         convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", small=4),
         convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", f16, 8),

@@ -13,6 +13,7 @@ struct MmaTile {
   using Element = T;
   static constexpr int kM = M, kN = N, kStages = 3;
   static constexpr int kWarpsDown = M / WARP, kWarpsAcross = N / WARP, kThreads = 32 * kWarpsDown * kWarpsAcross;
+  static constexpr int kBlocks = 256 / kThreads * (64 / WARP);            // that a multiprocessor's registers must hold
   static constexpr int kChunk = 16 / int(sizeof(T)), kSlab = 4 * kChunk;  // k's in 16 bytes, in a slab
   static constexpr int kDown = WARP / 16, kAcross = WARP / 8;             // 16 x 8 blocks of C that a warp owns
   static constexpr int kSizeA = kM * kSlab, kSizeB = kN * kSlab;
