@@ -11,7 +11,7 @@ TORCH  ?= torch==2.13.0
 NATIVE_TESTS := tests/test_native*.py tests/test_ops.py
 
 .DEFAULT_GOAL := help
-.PHONY: static ptx help demo test test-full mutate lint bench docs clean sanitize-address sanitize-thread
+.PHONY: gpu have-gpu static ptx help demo test test-full mutate lint bench docs clean sanitize-address sanitize-thread
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ static: $(VENV)/.full  ## what machine code and emulator say of the CUDA kernels
 
 ptx: $(VENV)/.full  ## PTX of CUDA kernels for compute capability 7.5, in build/ptx
 	$(BIN)/python -m benchmarks.static.ptx build/ptx
+
+gpu: $(if $(findstring --rehearse,$(ARGS)),$(VENV)/.full,have-gpu $(VENV)/.gpu)  ## all that needs an NVIDIA GPU; report in build/gpu; ARGS=--rehearse
+	$(BIN)/python -m benchmarks gpu $(ARGS)
+
+have-gpu:
+	@command -v nvidia-smi >/dev/null || { echo "There is no NVIDIA GPU here (no nvidia-smi). The rehearsal: make gpu ARGS=--rehearse"; exit 1; }
 
 docs: $(VENV)/.docs  ## API pages from the docstrings, in build/docs
 	$(BIN)/pdoc --docformat google --output-directory build/docs dlcore
@@ -92,6 +98,13 @@ $(VENV)/.package: $(VENV)/.python pyproject.toml setup.py $(wildcard csrc/*)
 # dlcore is installed already: pip only adds what the extra needs
 $(VENV)/.demo $(VENV)/.test: $(VENV)/.%: $(VENV)/.package
 	$(PIP) install 'dlcore[$*]'
+	@touch $@
+
+# CuPy for the CUDA of the driver; then what is only compared with, and the compiler for modelled times
+$(VENV)/.gpu: $(VENV)/.test $(VENV)/.demo
+	$(PIP) install "$$($(BIN)/python -m benchmarks.gpu.packages)"
+	$(PIP) install '$(TORCH)' || echo "without PyTorch: no comparison with it"
+	$(PIP) install nvidia-cuda-nvcc nvidia-cuda-nvdisasm || echo "without nvcc: no modelled times"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.package

@@ -8,6 +8,7 @@ import sys
 SUITES = {
     "peers": "matrix products and training steps against PyTorch (--json FILE, --only TEXT)",
     "overhead": "one eager op, import time, installed size",
+    "gpu": "everything that only a GPU can tell, with a report; or its rehearsal (--rehearse)",
     "static": "CUDA kernels without a GPU: machine code, emulated counters, modelled time (--json FILE)",
 }
 

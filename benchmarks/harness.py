@@ -50,15 +50,27 @@ class Row:
     peak_fraction: float
 
 
-def measure(sides: Sequence[Callable[[], Any]], rounds: int = ROUNDS) -> list[Timing]:
-    """Time functions in turn; returns one Timing for each."""
-    counts = [_calibrate(f) for f in sides]
+def wall_clock(f: Callable[[], Any], count: int) -> float:
+    """Seconds of one of `count` calls."""
+    start = time.perf_counter()
+    for _ in range(count):
+        f()
+    return (time.perf_counter() - start) / count
+
+
+def measure(
+    sides: Sequence[Callable[[], Any]],
+    rounds: int = ROUNDS,
+    sample: Callable[[Callable[[], Any], int], float] = wall_clock,
+) -> list[Timing]:
+    """Time functions in turn; returns one Timing for each. sample(f, count): seconds of one of `count` calls."""
+    counts = [_calibrate(f, sample) for f in sides]
     samples: list[list[float]] = [[] for _ in sides]
     for _ in range(rounds):
         for f, count, found in zip(sides, counts, samples, strict=True):
             time.sleep(PAUSE)
             f()
-            found.append(_sample(f, count) * 1e3)
+            found.append(sample(f, count) * 1e3)
     return [_timing(found) for found in samples]
 
 
@@ -67,17 +79,10 @@ def _timing(found: list[float]) -> Timing:
     return Timing(median, low, high)
 
 
-def _sample(f: Callable[[], Any], count: int) -> float:
-    start = time.perf_counter()
-    for _ in range(count):
-        f()
-    return (time.perf_counter() - start) / count
-
-
-def _calibrate(f: Callable[[], Any]) -> int:
+def _calibrate(f: Callable[[], Any], sample: Callable[[Callable[[], Any], int], float]) -> int:
     f()
     count = 1
-    while (seconds := _sample(f, count) * count) < SAMPLE:
+    while (seconds := sample(f, count) * count) < SAMPLE:
         count = max(count + 1, int(1.2 * count * SAMPLE / max(seconds, 1e-7)))
     return count
 

@@ -14,7 +14,7 @@ import dlcore as dl
 from benchmarks import harness
 
 
-def eager() -> dict[str, float]:
+def eager(rounds: int = harness.ROUNDS) -> dict[str, float]:
     """Microseconds of ops on four numbers."""
     x, plain = dl.ones(4).detach(requires_grad=True), dl.ones(4)
     functions = {
@@ -23,7 +23,7 @@ def eager() -> dict[str, float]:
         "multiply by a scalar, tape": lambda: x * 2.0,
         "(x*x+x).sum().backward()": lambda: (x * x + x).sum().backward(),
     }
-    found = harness.measure(list(functions.values()))
+    found = harness.measure(list(functions.values()), rounds)
     return {name: 1e3 * t.median for name, t in zip(functions, found, strict=True)}
 
 
