@@ -113,21 +113,14 @@ def test_more_sites_than_records_begin_again():
 # ---- CuPy's place taken by a module over the emulator's driver library
 
 
+def emulated(module, architecture=80):
+    return f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu')}".encode()
+
+
 def cuda_over_emulator(monkeypatch, folder):
     """The cuda backend, its code as on a GPU, with `fake_cupy` for CuPy and the emulator for libcuda."""
-    for module in (
-        "copy",
-        "cross_entropy",
-        "elementwise",
-        "gather",
-        "gemm",
-        "gemm_skinny",
-        "optim",
-        "random",
-        "reduce",
-    ):
-        (folder / f"{module}.fatbin").write_text(f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu')}")
     monkeypatch.setattr(compiler, "FATBINS", folder)
+    monkeypatch.setattr(compiler, "image", emulated)
     monkeypatch.setenv("DLCORE_LIBCUDA", str(build.driver()))
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
     monkeypatch.setattr(dispatch, "_backends", dict(dispatch._backends))
@@ -167,6 +160,15 @@ def losses(device):
 
 def test_training_over_cupy_is_that_of_the_emulator(cuda):
     assert losses("cuda") == losses("sim")
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_runs_on_arrays_of_cupy(name, cuda):
+    op = OPS[name]
+    s = testing.samples(op)[0]
+    found, expected = (testing.call(op, testing.arrays(op, s), s.attrs, device)[0] for device in ("cuda", "sim"))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -281,8 +283,8 @@ def test_graphs_and_streams_are_freed():
 # ---- errors
 
 
-def test_a_binary_for_other_devices_is_named_with_the_device(cuda, tmp_path):
-    (tmp_path / "scan.fatbin").write_text("SASS:sm_86")
+def test_a_binary_for_other_devices_is_named_with_the_device(cuda, monkeypatch):
+    monkeypatch.setattr(compiler, "image", lambda module, architecture: b"SASS:sm_86")
     expected = r"scan_x of scan.cu cannot be loaded: .*no kernel image.*209\) \[device sm_80, kernels built for sm_80, "
     with pytest.raises(KernelError, match=expected):
         cuda.driver.function("scan", "scan_x")
