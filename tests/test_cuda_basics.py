@@ -28,6 +28,15 @@ def tensor(values, dtype=None):
     return dl.tensor(values, dtype=dtype, device="sim")
 
 
+def placed(values, offset):
+    """The same array, beginning `offset` elements after a multiple of 16 bytes."""
+    memory = np.empty(values.nbytes + 16 + 16 * values.itemsize, np.uint8)
+    start = -memory.ctypes.data % 16 + offset * values.itemsize
+    array = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    array[...] = values
+    return array
+
+
 def oracle(op, x, axis):
     wide = x.astype(np.float64)
     if op == "logsumexp":
@@ -113,6 +122,15 @@ def test_contiguous_copies(dtype, shape):
     np.testing.assert_array_equal(on_host(found), values)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16], ids=lambda d: d.__name__)
+def test_a_transpose_of_a_matrix_that_begins_between_vectors(dtype):
+    from dlcore.backends.cuda.ops_copy import contiguous
+
+    tensor(0.0)  # the backend
+    values = placed(np.arange(160 * 80).reshape(160, 80).astype(dtype), 1)
+    np.testing.assert_array_equal(contiguous(values.T), values.T)
+
+
 def test_a_copy_of_more_axes_than_kernels_walk():
     x = tensor(np.arange(2**9, dtype=np.float32).reshape((2,) * 9)).permute(8, 6, 4, 2, 0, 7, 5, 3, 1)
     np.testing.assert_array_equal(x.sum(axis=(0, 3)).numpy(), x.numpy().sum((0, 3)))
@@ -155,5 +173,5 @@ def test_a_refused_launch_names_kernel_grid_and_block_and_leaves_everything_usab
     x = tensor(np.zeros(4, np.float32))._array
     expected = r"copy_transpose_b4<<<\(1,\), \(2048,\), 0>>>: .*a block of 2048 threads; at most 1024"
     with pytest.raises(KernelError, match=expected):
-        launch.launch("copy.copy_transpose_b4", (1,), (2048,), x, x, 2, 2, like=x)
+        launch.launch("copy.copy_transpose_b4", (1,), (2048,), x, x, 2, 2, 0, 0, like=x)
     assert (tensor([1.0]) + 1).item() == 2

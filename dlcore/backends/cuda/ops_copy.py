@@ -22,12 +22,14 @@ from dlcore.backends.cuda.ops_elementwise import (
     refuse_size,
     walk,
 )
+from dlcore.backends.cuda.rows import aligned
 from dlcore.dispatch import Call, implement
 
 Array = Any
 
 MAX_GRID = 65_535  # blocks along y and z
 CASTS = SUFFIXES | WHOLE
+ROW = 128  # bytes of a row of a transposed tile
 
 
 def contiguous(x: Array) -> Array:
@@ -43,19 +45,21 @@ def contiguous(x: Array) -> Array:
 
 def _is_transposed(x: Array) -> bool:
     """Whether it is a stack of contiguous matrices seen transposed, large enough for tiles."""
-    if x.ndim < 2 or x.itemsize == 1 or not x.swapaxes(-1, -2).flags.c_contiguous:
+    if x.ndim < 2 or x.itemsize not in (2, 4, 8) or not x.swapaxes(-1, -2).flags.c_contiguous:
         return False
     rows, columns = x.shape[-2:]
     large = min(rows, columns) >= 16
-    return bool(large and max(x.size // (rows * columns), columns // 32) < MAX_GRID)
+    return bool(large and max(x.size // (rows * columns), columns * x.itemsize // ROW) < MAX_GRID)
 
 
 def _transposed(x: Array) -> Array:
     rows, columns = x.shape[-2:]
     count = x.size // (rows * columns)
     y = empty((count, columns, rows), x.dtype, x)
-    grid = (-(-columns // 32), -(-rows // 32), count)
-    launch(f"copy.copy_transpose_b{x.itemsize}", grid, (32, 8), x, y, rows, columns, like=x)
+    side = ROW // x.itemsize
+    grid = (-(-columns // side), -(-rows // side), count)
+    vectors = int(aligned(columns, x)), int(aligned(rows, y))
+    launch(f"copy.copy_transpose_b{x.itemsize}", grid, (128,), x, y, rows, columns, *vectors, like=x)
     return y
 
 
@@ -64,8 +68,8 @@ def copy(kernel: str, x: Array, dtype: Any) -> Array:
     y = empty(x.shape, dtype, x)
     if y.size:
         address = driver_of(x).address
-        aligned = address(x) % 16 == 0 and address(y) % 16 == 0
-        plan = walk(x.shape, (broadcast_strides(x, x.shape),), x.itemsize, aligned)
+        at_vectors = address(x) % 16 == 0 and address(y) % 16 == 0
+        plan = walk(x.shape, (broadcast_strides(x, x.shape),), x.itemsize, at_vectors)
         layout = plan.packed + struct.pack("<d", 0.0)
         launch(f"copy.{kernel}", grid_of(plan.chunks, x), (BLOCK,), x, y, layout, like=x)
     return y
