@@ -1,14 +1,15 @@
 // Running sums and products of rows, and linear recurrences.
 //
-// scan_<op>_<dtype>(x, y, rows, n, reverse): y[r][i] = x[r][0] op ... op x[r][i], from the end if reverse; contiguous.
-// scan_linear_<dtype>(a, b, y, rows, n, reverse): y[r][i] = a[r][i] * y[r][i - 1] + b[r][i], y[r][-1] being 0.
+// scan_<op>_<dtype>(x, y, rows, n, reverse, vectors): y[r][i] = x[r][0] op ... op x[r][i], from the end if reverse;
+//   contiguous. vectors: whether rows begin at multiples of 16 bytes and are whole vectors.
+// scan_linear_<dtype>(a, b, y, rows, n, reverse, vectors): y[r][i] = a[r][i] * y[r][i - 1] + b[r][i], y[r][-1] being 0.
 //   Grid: any, blocks stride over rows; block: 128; shared: a value a warp.
-// A row goes through the block in chunks of 512, 4 elements a thread, each chunk after the one before it: the order of
-// operations depends on the place in the row alone. Values are in the wide type; of a recurrence they are the maps
+// A row goes through the block in chunks, a vector of 16 bytes a thread, each chunk after the one before it: the order
+// of operations depends on the place in the row alone. Values are in the wide type; of a recurrence they are the maps
 // y -> factor * y + sum, joined one after the other.
 #include "warp.cuh"
 
-constexpr int kThreads = 128, kWarps = kThreads / kWarp, kOwn = 4;
+constexpr int kThreads = 128, kWarps = kThreads / kWarp;
 
 template <class R>
 struct Sum {
@@ -65,30 +66,65 @@ DL_DEVICE V before_lane(V value, V& all) {
   return lane == 0 ? Op::identity() : earlier;
 }
 
-// store(i, value) of each element, of all load(j) up to it.
-template <class Op, class Load, class Store>
-DL_DEVICE void scan(int rows, int n, int reverse, Load load, Store store) {
-  using V = typename Op::Value;
-  __shared__ V of_warp[kWarps];
+// Elements first, first + 1, ... of a row that the scan passes from its end if `reverse`.
+template <class T>
+struct Passed {
+  static constexpr int V = kPerVector<T>;
+  int n;
+  bool reverse, vectors;
+
+  DL_DEVICE int at(int i) const { return reverse ? n - 1 - i : i; }
+  DL_DEVICE int vector_at(int first) const { return reverse ? n - V - first : first; }
+  DL_DEVICE Vec<T, V> turned(Vec<T, V> chunk) const {
+    Vec<T, V> other;
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) other.at[j] = reverse ? chunk.at[V - 1 - j] : chunk.at[j];
+    return other;
+  }
+  DL_DEVICE Vec<T, V> load(const T* row, int first) const {
+    Vec<T, V> chunk{};
+    if (vectors) return first < n ? turned(*reinterpret_cast<const Vec<T, V>*>(row + vector_at(first))) : chunk;
+    DL_UNROLL
+    for (int j = 0; j < V; ++j)
+      if (first + j < n) chunk.at[j] = row[at(first + j)];
+    return chunk;
+  }
+  DL_DEVICE void store(T* row, int first, const Vec<T, V>& chunk) const {
+    if (vectors) {
+      if (first < n) *reinterpret_cast<Vec<T, V>*>(row + vector_at(first)) = turned(chunk);
+      return;
+    }
+    DL_UNROLL
+    for (int j = 0; j < V; ++j)
+      if (first + j < n) row[at(first + j)] = chunk.at[j];
+  }
+};
+
+// store(begin, first, values) of V elements of the row that begins there, of all that load(begin, first, values) up to
+// them.
+template <class Op, int V, class Load, class Store>
+DL_DEVICE void scan(int rows, int n, const Load& load, const Store& store) {
+  using Value = typename Op::Value;
+  __shared__ Value of_warp[kWarps];
   const int warp = threadIdx.x / kWarp;
   DL_ROLLED
   for (int row = blockIdx.x; row < rows; row += gridDim.x) {
     const long long begin = (long long)row * n;
-    V carry = Op::identity();
+    Value carry = Op::identity();
     DL_ROLLED
-    for (int from = 0; from < n; from += kThreads * kOwn) {
-      const int first = from + threadIdx.x * kOwn;
-      V value[kOwn], all;
+    for (int from = 0; from < n; from += kThreads * V) {
+      const int first = from + threadIdx.x * V;
+      Value value[V], all;
+      load(begin, first, value);
       DL_UNROLL
-      for (int j = 0; j < kOwn; ++j) {
-        const int i = first + j;
-        value[j] = i < n ? load(begin + (reverse ? n - 1 - i : i)) : Op::identity();
+      for (int j = 0; j < V; ++j) {
+        if (first + j >= n) value[j] = Op::identity();
         if (j > 0) value[j] = Op::join(value[j - 1], value[j]);
       }
-      V before = before_lane<Op>(value[kOwn - 1], all);
+      Value before = before_lane<Op>(value[V - 1], all);
       if (threadIdx.x % kWarp == 0) of_warp[warp] = all;
       __syncthreads();
-      V earlier = carry;
+      Value earlier = carry;
       DL_UNROLL
       for (int w = 0; w < kWarps; ++w) {
         if (w < warp) earlier = Op::join(earlier, of_warp[w]);
@@ -96,47 +132,65 @@ DL_DEVICE void scan(int rows, int n, int reverse, Load load, Store store) {
       }
       before = Op::join(earlier, before);
       DL_UNROLL
-      for (int j = 0; j < kOwn; ++j) {
-        const int i = first + j;
-        if (i < n) store(begin + (reverse ? n - 1 - i : i), Op::join(before, value[j]));
-      }
+      for (int j = 0; j < V; ++j) value[j] = Op::join(before, value[j]);
+      store(begin, first, value);
       __syncthreads();
     }
   }
 }
 
 template <template <class> class Op, class T>
-DL_DEVICE void accumulate(const T* x, T* y, int rows, int n, int reverse) {
+DL_DEVICE void accumulate(const T* x, T* y, int rows, const Passed<T>& passed) {
   using R = wide<T>;
-  scan<Op<R>>(
-      rows, n, reverse, [=](long long i) { return R(widen(x[i])); },
-      [=](long long i, R value) { y[i] = narrow<T>(value); });
+  constexpr int V = kPerVector<T>;
+  const auto load = [=](long long begin, int first, R(&value)[V]) {
+    const Vec<T, V> own = passed.load(x + begin, first);
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) value[j] = R(widen(own.at[j]));
+  };
+  const auto store = [=](long long begin, int first, const R(&value)[V]) {
+    Vec<T, V> out;
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) out.at[j] = narrow<T>(value[j]);
+    passed.store(y + begin, first, out);
+  };
+  scan<Op<R>, V>(rows, passed.n, load, store);
 }
 
 template <class T>
-DL_DEVICE void recur(const T* a, const T* b, T* y, int rows, int n, int reverse) {
+DL_DEVICE void recur(const T* a, const T* b, T* y, int rows, const Passed<T>& passed) {
   using R = wide<T>;
-  scan<Linear<R>>(
-      rows, n, reverse, [=](long long i) { return Map<R>{widen(a[i]), widen(b[i])}; },
-      [=](long long i, Map<R> value) { y[i] = narrow<T>(value.sum); });
+  constexpr int V = kPerVector<T>;
+  const auto load = [=](long long begin, int first, Map<R>(&value)[V]) {
+    const Vec<T, V> factor = passed.load(a + begin, first), sum = passed.load(b + begin, first);
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) value[j] = {widen(factor.at[j]), widen(sum.at[j])};
+  };
+  const auto store = [=](long long begin, int first, const Map<R>(&value)[V]) {
+    Vec<T, V> out;
+    DL_UNROLL
+    for (int j = 0; j < V; ++j) out.at[j] = narrow<T>(value[j].sum);
+    passed.store(y + begin, first, out);
+  };
+  scan<Linear<R>, V>(rows, passed.n, load, store);
 }
 
-#define DL_SCAN(T, suffix)                                                    \
-  extern "C" __global__ void __launch_bounds__(kThreads)                      \
-      scan_sum_##suffix(const T* x, T* y, int rows, int n, int reverse) {     \
-    accumulate<Sum>(x, y, rows, n, reverse);                                  \
-  }                                                                           \
-  DL_EXPORT(scan_sum_##suffix)                                                \
-  extern "C" __global__ void __launch_bounds__(kThreads)                      \
-      scan_product_##suffix(const T* x, T* y, int rows, int n, int reverse) { \
-    accumulate<Product>(x, y, rows, n, reverse);                              \
-  }                                                                           \
+#define DL_SCAN(T, suffix)                                                                 \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                   \
+      scan_sum_##suffix(const T* x, T* y, int rows, int n, int reverse, int vectors) {     \
+    accumulate<Sum>(x, y, rows, {n, reverse != 0, vectors != 0});                          \
+  }                                                                                        \
+  DL_EXPORT(scan_sum_##suffix)                                                             \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                   \
+      scan_product_##suffix(const T* x, T* y, int rows, int n, int reverse, int vectors) { \
+    accumulate<Product>(x, y, rows, {n, reverse != 0, vectors != 0});                      \
+  }                                                                                        \
   DL_EXPORT(scan_product_##suffix)
-#define DL_SCAN_LINEAR(T, suffix)                                                        \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                 \
-      scan_linear_##suffix(const T* a, const T* b, T* y, int rows, int n, int reverse) { \
-    recur(a, b, y, rows, n, reverse);                                                    \
-  }                                                                                      \
+#define DL_SCAN_LINEAR(T, suffix)                                                                     \
+  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
+      scan_linear_##suffix(const T* a, const T* b, T* y, int rows, int n, int reverse, int vectors) { \
+    recur(a, b, y, rows, {n, reverse != 0, vectors != 0});                                            \
+  }                                                                                                   \
   DL_EXPORT(scan_linear_##suffix)
 DL_FOR_FLOATS(DL_SCAN)
 DL_FOR_FLOATS(DL_SCAN_LINEAR)

@@ -67,6 +67,12 @@ def test_masks(shape, dtype):
         same("dropout", [p.T, KEYS[1]], p=probability)
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_dropout_of_an_operand_that_begins_between_vectors(dtype):
+    x = np.random.default_rng(0).random(4097).astype(dtype)
+    same("dropout", [x[1:], KEYS[1]], p=0.5)
+
+
 def test_a_key_of_32_bit_integers():
     assert np.array_equal(
         same("uniform", [np.asarray([7, 3], np.int32)], shape=(5,)), same("uniform", [np.asarray([7, 3])], shape=(5,))

@@ -183,5 +183,5 @@ def families() -> list[Family]:
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
         Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
         Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
-        Family("random_dropout_f32", MEMORY, dropout, 32768, 2**26),
+        Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),
     ]

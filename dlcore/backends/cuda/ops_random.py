@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from dlcore import dtypes
-from dlcore.backends.cuda.launch import empty, launch
+from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_assign import refuse_large
 from dlcore.backends.cuda.ops_copy import contiguous, positions, wide_copy
 from dlcore.backends.cuda.ops_elementwise import BLOCK, SUFFIXES, grid_of
@@ -27,11 +27,14 @@ def _refuse_draws(call: Call) -> str | None:
 
 
 def _run(kernel: str, key: Array, y: Array, *arguments: Any, x: Array | None = None) -> Array:
-    """Fill `y` from a key `[2]:int64`: four elements a thread, or two made from 64 bits."""
+    """Fill `y` from a key `[2]:int64` and an operand of its shape."""
     key = contiguous(key.astype(dtypes.int64, copy=False))
-    operands = () if x is None else (contiguous(x),)
+    if x is not None:
+        x = contiguous(x)
+        arguments = (*arguments, int(driver_of(x).address(x) % 16 == 0))
+    operands = () if x is None else (x,)
     name = f"random.random_{kernel}_{SUFFIXES[y.dtype]}" if y.dtype in SUFFIXES else f"random.random_{kernel}"
-    launch(name, grid_of(-(-y.size // 2), y), (BLOCK,), *operands, key, y, y.size, *arguments, like=y)
+    launch(name, grid_of(-(-y.nbytes // 16), y), (BLOCK,), *operands, key, y, y.size, *arguments, like=y)
     return y
 
 

@@ -9,6 +9,7 @@ from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_assign import refuse_large
 from dlcore.backends.cuda.ops_copy import CASTS, contiguous, int64
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, WHOLE
+from dlcore.backends.cuda.rows import aligned
 from dlcore.dispatch import Call, implement
 
 Array = Any
@@ -35,7 +36,8 @@ def _scan(kernel: str, axis: int, reverse: bool, *xs: Array) -> Array:
         n = like.shape[-1]
         blocks = min(y.size // n, 16 * driver_of(like).multiprocessors)
         name = f"scan.scan_{kernel}_{CASTS[like.dtype]}"
-        launch(name, (blocks,), (THREADS,), *rows, y, y.size // n, n, int(reverse), like=like)
+        vectors = int(aligned(n, *rows, y))
+        launch(name, (blocks,), (THREADS,), *rows, y, y.size // n, n, int(reverse), vectors, like=like)
     return contiguous(y.swapaxes(axis, -1))
 
 
