@@ -280,8 +280,11 @@ DL_DEVICE void map(const Of& of, T* out, const Channels& s) {
 
 // ---- the kernels
 
+template <class T>  // blocks that a multiprocessor holds at least: ptxas spills where it aims at more of double
+constexpr int kResident = sizeof(T) == 8 ? 4 : 0;
+
 #define DL_KERNEL(name, T, suffix, ...) \
-  extern "C" __global__ void __launch_bounds__(kBlock) batch_norm_##name##_##suffix(__VA_ARGS__)
+  extern "C" __global__ void __launch_bounds__(kBlock, kResident<T>) batch_norm_##name##_##suffix(__VA_ARGS__)
 #define DL_BATCH_NORM(T, suffix)                                                                                       \
   DL_KERNEL(moments, T, suffix, const T* x, Moments<wide<T>>* moments, Channels s) {                                   \
     parts_of<T>(MomentsOf<T>{x}, moments, s);                                                                          \

@@ -4,7 +4,8 @@
 // the loss is sum_c t_c (lse - x_c). Of 16-bit logits lse and loss are float.
 //
 // cross_entropy_{warp,block,long}_<t>(x, labels, weight, lse, loss, record, shape): x[rows][classes], as in
-//   softmax.cu. A label that is no class has no loss, and is noted in `record`.
+//   softmax.cu; where s is not 0, rows are read once more. A label that is no class has no loss, and is noted in
+//   `record`.
 // cross_entropy_columns_<t>(...): x[rows / inner][classes][inner], one thread a position.
 // cross_entropy_part_<t>(loss, labels, weight, parts, shape): parts[b] = sum of loss, sum of w_label, over the
 //   positions from b * span on. Grid: rows / span rounded up; block: 256; shared: a number a warp.
@@ -25,6 +26,9 @@ struct Shape {
   int per_row;                    // whether g_loss has a number for each position
   int mean;                       // whether label weights are summed
 };
+
+template <class T>  // blocks that a multiprocessor holds, of 40 or 64 registers a thread
+constexpr int kResident = sizeof(T) == 8 ? 4 : 6;
 
 // What a position's label asks for.
 template <class R>
@@ -78,24 +82,26 @@ DL_DEVICE void load_weights(const T* weight, unsigned base, int lane, const Shap
     w[j] = place<T, LANES>(base, lane, j, shape.vectors) < shape.classes ? wide<T>(1) : wide<T>(0);
 }
 
-// sum of w_c (lse - x_c) over a lane's elements of a tile.
-template <class T, int LANES>
-DL_DEVICE wide<T> distances(const wide<T> (&x)[kPerVector<T>], wide<T> lse, const T* weight, unsigned base, int lane,
-                            const Shape& shape) {
-  wide<T> sum = wide<T>(0), w[kPerVector<T>];
-  load_weights<LANES>(weight, base, lane, shape, w);
-  DL_UNROLL
-  for (int j = 0; j < kPerVector<T>; ++j) sum += times_distance(w[j], lse - x[j]);
-  return sum;
+// sum of w_c (lse - x_c) over a row, the same bits in each lane.
+template <int LANES, class T>
+DL_DEVICE wide<T> distances(const T* row, wide<T> lse, const T* weight, int lane, const Shape& shape) {
+  wide<T> sum = wide<T>(0), x[kPerVector<T>], w[kPerVector<T>];
+  each_tile<T, LANES>(shape.classes, [&](unsigned base) {
+    load_tile<LANES>(row, base, shape.classes, lane, shape.vectors, wide<T>(0), x);
+    load_weights<LANES>(weight, base, lane, shape, w);
+    DL_UNROLL
+    for (int j = 0; j < kPerVector<T>; ++j) sum += times_distance(w[j], lse - x[j]);
+  });
+  return join<LANES>(sum, Add());
 }
 
 template <class T, class R>
-DL_DEVICE void finish_row(const T* row, const Target<R>& target, R lse, R of_all, R* lse_out, R* loss_out,
+DL_DEVICE void finish_row(const T* x, const Target<R>& target, unsigned row, R lse, R of_all, R* lse_out, R* loss,
                           const Shape& shape) {
   R of_label = R(0);
-  if (target.weight != R(0)) of_label = lse - widen(row[target.label]);
-  *lse_out = lse;
-  *loss_out = loss_of(target, of_label, of_all, shape);
+  if (target.weight != R(0)) of_label = lse - widen(x[row * shape.classes + unsigned(target.label)]);
+  lse_out[row] = lse;
+  loss[row] = loss_of(target, of_label, of_all, shape);
 }
 
 template <class T, int LANES>
@@ -105,20 +111,14 @@ DL_DEVICE void cross_entropy_held(const T* x, const long long* labels, const T* 
   const unsigned n = shape.classes;
   each_row<LANES>(shape.rows, [&](unsigned row, int lane) {
     const T* own = x + (unsigned long long)row * n;
-    R held[kTiles<T>][kPerVector<T>] = {}, of_all = R(0);
+    R held[kTiles<T>][kPerVector<T>] = {};
     each_held<T, LANES>(n, [&](int tile, unsigned base) {
       load_tile<LANES>(own, base, n, lane, shape.vectors, R(-INFINITY), held[tile]);
     });
     const R lse = logsumexp(exponentials_of_held<T, LANES>(held, n));
-    if (shape.smoothing != 0) {
-      each_held<T, LANES>(n, [&](int tile, unsigned base) {
-        of_all += distances<T, LANES>(held[tile], lse, weight, base, lane, shape);
-      });
-      of_all = join<LANES>(of_all, Add());
-    }
+    const R of_all = shape.smoothing == 0 ? R(0) : distances<LANES>(own, lse, weight, lane, shape);
     if (lane == 0)
-      finish_row(own, checked_target(labels, weight, row, record, shape), lse, of_all, lse_out + row, loss + row,
-                 shape);
+      finish_row(x, checked_target(labels, weight, row, record, shape), row, lse, of_all, lse_out, loss, shape);
   });
 }
 
@@ -130,23 +130,16 @@ DL_DEVICE void cross_entropy_long(const T* x, const long long* labels, const T* 
   each_row<kBlock>(shape.rows, [&](unsigned row, int lane) {
     const T* own = x + (unsigned long long)row * n;
     Exponentials<R> found;
-    R part[kPerVector<T>], of_all = R(0);
+    R part[kPerVector<T>];
     each_tile<T, kBlock>(n, [&](unsigned base) {
       load_tile<kBlock>(own, base, n, lane, shape.vectors, R(-INFINITY), part);
       found.add(part);
     });
     found.template join_lanes<kBlock>();
     const R lse = logsumexp(found);
-    if (shape.smoothing != 0) {
-      each_tile<T, kBlock>(n, [&](unsigned base) {
-        load_tile<kBlock>(own, base, n, lane, shape.vectors, R(0), part);
-        of_all += distances<T, kBlock>(part, lse, weight, base, lane, shape);
-      });
-      of_all = join<kBlock>(of_all, Add());
-    }
+    const R of_all = shape.smoothing == 0 ? R(0) : distances<kBlock>(own, lse, weight, lane, shape);
     if (lane == 0)
-      finish_row(own, checked_target(labels, weight, row, record, shape), lse, of_all, lse_out + row, loss + row,
-                 shape);
+      finish_row(x, checked_target(labels, weight, row, record, shape), row, lse, of_all, lse_out, loss, shape);
   });
 }
 
@@ -276,7 +269,7 @@ DL_DEVICE void cross_entropy_grad_columns(const GradientOperands<T>& o, T* dx, c
 
 #define DL_COMMA ,
 #define DL_FORWARD(way, body, T, suffix)                                                                 \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                                   \
+  extern "C" __global__ void __launch_bounds__(kBlock, kResident<T>)                                     \
       cross_entropy_##way##_##suffix(const T* x, const long long* labels, const T* weight, wide<T>* lse, \
                                      wide<T>* loss, Record* record, Shape shape) {                       \
     cross_entropy_##body(x, labels, weight, lse, loss, record, shape);                                   \
