@@ -4,11 +4,12 @@
 //   Grid: any, warps stride over rows; block: 256 (8 warps); no shared memory.
 // reduce_block_<op>_<in>_<out>(x, y, rows, n, finish): the same with one block a row.
 //   Grid: any, blocks stride over rows; block: 256; shared: one accumulator a warp.
-// reduce_columns_<op>_<in>_<out>(x, y, n, columns, finish): y[o][c] of x[o][0..n)[c].
-//   Grid: outer x (columns / 32 rounded up); block: (32, 8); shared: one accumulator a thread.
+// reduce_columns_<op>_<in>_<out>(x, y, n, columns, finish): y[o][c] of x[o][0..n)[c], 32 columns a block.
+//   Threads have a vector of a row each, two or four rows at once.
+//   Grid: outer x (columns / 32 rounded up); block: 256; shared: 32 accumulators a warp.
 // Accumulators are in the wide type; their order depends on the shape alone. 16-byte loads where finish.vectors says
 // so.
-#include "warp.cuh"
+#include "moments.cuh"
 
 struct Finish {
   double divisor;     // of a sum: 1, or how many elements a mean is of
@@ -17,8 +18,6 @@ struct Finish {
   int vectors;        // whether rows begin at multiples of 16 bytes and are whole vectors
   int root;           // whether a variance becomes a deviation
 };
-
-constexpr int kThreads = 256, kWarps = kThreads / kWarp, kRowsOfTile = 8;
 
 // ---- accumulators
 
@@ -71,29 +70,15 @@ struct Position {
   DL_DEVICE long long result(const Finish&) const { return index; }
 };
 
-// Count, mean and sum of squared distances from it: Chan, Golub and LeVeque 1983, formula 2.1.
 template <class R>
-struct Moments {
-  R count = R(0), mean = R(0), squares = R(0);
-  DL_DEVICE void add(R x, long long) {
-    count += R(1);
-    const R off = x - mean;
-    mean += off / count;
-    squares = fma(off, x - mean, squares);
-  }
-  DL_DEVICE void merge(const Moments& other) {
-    if (other.count == R(0)) return;
-    const R total = count + other.count, off = other.mean - mean;
-    mean += off * (other.count / total);
-    squares += other.squares + off * off * (count * (other.count / total));
-    count = total;
-  }
-  DL_DEVICE Moments partner(int mask) const {
-    return {lane_xor(count, mask), lane_xor(mean, mask), lane_xor(squares, mask)};
+struct Variance : Moments<R> {
+  DL_DEVICE void add(R x, long long) { Moments<R>::add(x); }
+  DL_DEVICE Variance partner(int mask) const {
+    return {{lane_xor(this->count, mask), lane_xor(this->mean, mask), lane_xor(this->squares, mask)}};
   }
   DL_DEVICE R result(const Finish& finish) const {
     const R left = R(double(finish.count) - finish.correction);
-    const R variance = squares / (left > R(0) ? left : R(0));
+    const R variance = this->squares / (left > R(0) ? left : R(0));
     return finish.root ? sqrt(variance) : variance;
   }
 };
@@ -156,7 +141,7 @@ template <class Acc, class T, class U>
 DL_DEVICE void reduce_warp(const T* x, U* y, int rows, long long n, const Finish& finish) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   DL_ROLLED
-  for (int row = blockIdx.x * kWarps + warp; row < rows; row += gridDim.x * kWarps) {
+  for (int row = blockIdx.x * kWarpsPerBlock + warp; row < rows; row += gridDim.x * kWarpsPerBlock) {
     Acc acc;
     add_row(acc, x + row * n, n, lane, kWarp, finish.vectors);
     merge_lanes(acc);
@@ -166,18 +151,18 @@ DL_DEVICE void reduce_warp(const T* x, U* y, int rows, long long n, const Finish
 
 template <class Acc, class T, class U>
 DL_DEVICE void reduce_block(const T* x, U* y, int rows, long long n, const Finish& finish) {
-  __shared__ unsigned char memory[kWarps * sizeof(Acc)] __attribute__((aligned(8)));
+  __shared__ unsigned char memory[kWarpsPerBlock * sizeof(Acc)] __attribute__((aligned(8)));
   Acc* of_warp = reinterpret_cast<Acc*>(memory);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   DL_ROLLED
   for (int row = blockIdx.x; row < rows; row += gridDim.x) {
     Acc acc;
-    add_row(acc, x + row * n, n, threadIdx.x, kThreads, finish.vectors);
+    add_row(acc, x + row * n, n, threadIdx.x, kBlock, finish.vectors);
     merge_lanes(acc);
     if (lane == 0) of_warp[warp] = acc;
     __syncthreads();
     if (threadIdx.x == 0) {
-      for (int i = 1; i < kWarps; ++i) acc.merge(of_warp[i]);
+      for (int i = 1; i < kWarpsPerBlock; ++i) acc.merge(of_warp[i]);
       y[row] = stored<U>(acc.result(finish));
     }
     __syncthreads();
@@ -186,41 +171,86 @@ DL_DEVICE void reduce_block(const T* x, U* y, int rows, long long n, const Finis
 
 // ---- columns
 
+constexpr int kColumns = 32;  // of a block
+
+// How many rows a thread loads before it adds them up: fewer where accumulators take many registers.
+template <class Acc, class T>
+constexpr int kRowsAtOnce = sizeof(Acc) * kPerVector<T> <= 64 ? 4 : 2;
+
+template <int LANES, class T>
+DL_DEVICE Vec<T, kPerVector<T>> load_columns(const T* row, int base, int columns, bool vectors) {
+  constexpr int V = kPerVector<T>;
+  const int lane = threadIdx.x % LANES;
+  Vec<T, V> part{};
+  if (vectors) return *reinterpret_cast<const Vec<T, V>*>(row + base + lane * V);
+  DL_UNROLL
+  for (int j = 0; j < V; ++j)
+    if (base + j * LANES + lane < columns) part.at[j] = row[base + j * LANES + lane];
+  return part;
+}
+
+template <int LANES, class Acc, class T>
+DL_DEVICE void add_columns(Acc (&acc)[kPerVector<T>], const T* x, int n, int base, int columns, bool vectors) {
+  constexpr int kRows = kBlock / LANES, V = kPerVector<T>, kAtOnce = kRowsAtOnce<Acc, T>;
+  if (vectors && base + int(threadIdx.x) % LANES * V >= columns) return;
+  const long long step = (long long)kRows * columns;
+  const T* row = x + (long long)(threadIdx.x / LANES) * columns;
+  DL_ROLLED
+  for (int left = n - threadIdx.x / LANES; left > 0; left -= kAtOnce * kRows, row += kAtOnce * step) {
+    Vec<T, V> part[kAtOnce];
+    DL_UNROLL
+    for (int k = 0; k < kAtOnce; ++k)
+      if (left > k * kRows) part[k] = load_columns<LANES>(row + k * step, base, columns, vectors);
+    DL_UNROLL
+    for (int k = 0; k < kAtOnce; ++k) {
+      if (left <= k * kRows) break;
+      DL_UNROLL
+      for (int j = 0; j < V; ++j) acc[j].add(widen(part[k].at[j]), n - left + k * kRows);
+    }
+  }
+}
+
 template <class Acc, class T, class U>
 DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const Finish& finish) {
-  __shared__ unsigned char memory[kRowsOfTile * kWarp * sizeof(Acc)] __attribute__((aligned(8)));
-  Acc(*of_thread)[kWarp] = reinterpret_cast<Acc(*)[kWarp]>(memory);
-  const int tiles = (columns + kWarp - 1) / kWarp, outer = blockIdx.x / tiles;
-  const int column = (blockIdx.x - outer * tiles) * kWarp + threadIdx.x;
-  Acc acc;
-  if (column < columns) {
-    const T* own = x + (long long)outer * n * columns + column;
-    for (long long i = threadIdx.y; i < n; i += kRowsOfTile) acc.add(widen(own[i * columns]), i);
+  constexpr int V = kPerVector<T>, kLanes = kColumns / V;
+  __shared__ unsigned char memory[kWarpsPerBlock * kColumns * sizeof(Acc)] __attribute__((aligned(8)));
+  Acc(*of_warp)[kColumns] = reinterpret_cast<Acc(*)[kColumns]>(memory);
+  const int tiles = (columns + kColumns - 1) / kColumns, outer = blockIdx.x / tiles;
+  const int base = (blockIdx.x - outer * tiles) * kColumns, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const T* own = x + (long long)outer * n * columns;
+  Acc acc[V];
+  if (finish.vectors) add_columns<kLanes>(acc, own, n, base, columns, true);
+  else add_columns<kLanes>(acc, own, n, base, columns, false);
+  DL_UNROLL
+  for (int j = 0; j < V; ++j) {
+    merge_lanes<kLanes>(acc[j]);
+    if (lane < kLanes) of_warp[warp][j * kLanes + lane] = acc[j];
   }
-  of_thread[threadIdx.y][threadIdx.x] = acc;
   __syncthreads();
-  if (threadIdx.y == 0 && column < columns) {
-    for (int i = 1; i < kRowsOfTile; ++i) acc.merge(of_thread[i][threadIdx.x]);
-    y[(long long)outer * columns + column] = stored<U>(acc.result(finish));
+  const int column = place<T, kLanes>(base, lane % kLanes, lane / kLanes, finish.vectors);
+  if (warp == 0 && column < columns) {
+    Acc all = of_warp[0][lane];
+    for (int i = 1; i < kWarpsPerBlock; ++i) all.merge(of_warp[i][lane]);
+    y[(long long)outer * columns + column] = stored<U>(all.result(finish));
   }
 }
 
 // ---- the kernels
 
 #define DL_REDUCE_WARP(op, Acc, T, in, U, out)                                                  \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                        \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                          \
       reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
     reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                              \
   }                                                                                             \
   DL_EXPORT(reduce_warp_##op##_##in##_##out)
 #define DL_REDUCE_BLOCK(op, Acc, T, in, U, out)                                                  \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                         \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                           \
       reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
     reduce_block<Acc, T, U>(x, y, rows, n, finish);                                              \
   }                                                                                              \
   DL_EXPORT(reduce_block_##op##_##in##_##out)
 #define DL_REDUCE_COLUMNS(op, Acc, T, in, U, out)                                                     \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                              \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                                \
       reduce_columns_##op##_##in##_##out(const T* x, U* y, long long n, int columns, Finish finish) { \
     reduce_columns<Acc, T, U>(x, y, n, columns, finish);                                              \
   }                                                                                                   \
@@ -263,7 +293,7 @@ DL_REDUCE_PASSES(sum, Sum<float>, __nv_bfloat16, bf16)
 DL_REDUCE_FLOATS(prod, Product<float>, Product<double>)
 DL_REDUCE_FLOATS(max, Largest32, Largest64)
 DL_REDUCE_FLOATS(min, Smallest32, Smallest64)
-DL_REDUCE_FLOATS(var, Moments<float>, Moments<double>)
+DL_REDUCE_FLOATS(var, Variance<float>, Variance<double>)
 DL_REDUCE_FLOATS(logsumexp, LogSumExp<float>, LogSumExp<double>)
 DL_REDUCE_TO_INDEX(argmax, FirstLargest32, FirstLargest64)
 DL_REDUCE_TO_INDEX(argmin, FirstSmallest32, FirstSmallest64)

@@ -65,6 +65,16 @@ def test_reductions_of_each_kind_of_kernel(op, dtype, shape, axis, kind, launche
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
+@pytest.mark.parametrize("shape", [(300, 48), (7, 16)])
+def test_columns_have_the_same_bits_wherever_they_begin(shape, dtype):
+    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    tensor(0.0)  # the backend
+    found = [dl.asarray(placed(values, k), device="sim").sum(axis=0).numpy() for k in (0, 1)]
+    assert found[0].tobytes() == found[1].tobytes()
+    testing.assert_close(found[0], values.astype(np.float64).sum(0), dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=lambda d: d.name)
 def test_a_long_row_is_summed_in_two_passes(dtype, launched):
     values = np.random.default_rng(0).uniform(-1, 1, 70_000)
     x = tensor(values, dtype)

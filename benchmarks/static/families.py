@@ -177,7 +177,7 @@ def families() -> list[Family]:
         copy("copy_transpose_b4", lambda x: x.T),
         rows("reduce_warp_sum_f32_f32", lambda x: x.sum(axis=1), 512),
         rows("reduce_block_sum_f32_f32", lambda x: x.sum(axis=1), 4096),
-        rows("reduce_columns_sum_f32_f32", lambda x: x.sum(axis=0), 4096),
+        Family("reduce_columns_sum_f32_f32", MEMORY, lambda new, n: new(n, 4096).sum(axis=0), 512, 2**14),
         rows("softmax_warp_f32", lambda x: dl.softmax(x, axis=-1), 512),
         rows("softmax_block_f16", lambda x: dl.softmax(x, axis=-1), 4096, f16),
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),

@@ -10,9 +10,10 @@ DL_DEVICE T lane_xor(T value, int mask) {
   return __shfl_xor_sync(kAllLanes, value, mask);
 }
 
-// Merge the accumulators of a warp's lanes; lane 0 holds the result, in an order that the lanes alone decide.
-template <class Acc>
+// Merge the accumulators of lanes that are multiples of LANES apart; the first LANES lanes hold the results, in an
+// order that the lanes alone decide.
+template <int LANES = 1, class Acc>
 DL_DEVICE void merge_lanes(Acc& acc) {
   DL_UNROLL
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) acc.merge(acc.partner(mask));
+  for (int mask = kWarp / 2; mask >= LANES; mask /= 2) acc.merge(acc.partner(mask));
 }

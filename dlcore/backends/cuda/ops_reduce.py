@@ -11,13 +11,14 @@ from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_assign import refuse_large
 from dlcore.backends.cuda.ops_copy import CASTS, astype, contiguous, rounded, wide_copy
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, like
+from dlcore.backends.cuda.rows import BLOCK, WARP, aligned
 from dlcore.dispatch import Call, implement
 from dlcore.ops.shape import axis_tuple
 from dlcore.signature import Shape
 
 Array = Any
 
-THREADS, WARP = 256, 32
+COLUMNS = 32  # that a block reduces
 SHORT_ROW = 1024  # elements that one warp sums
 LONG_ROW = 65536  # elements from which a row is cut in parts, when there are few rows
 FEW_ROWS = 64
@@ -77,18 +78,17 @@ def _packed(finish: dict[str, Any], vectors: bool) -> bytes:
 
 def rows(x: Array, y: Array, op: str, count: int, n: int, finish: dict[str, Any]) -> None:
     """y[r] of x[r][0..n)."""
-    vectors = n * x.itemsize % 16 == 0 and driver_of(x).address(x) % 16 == 0
-    kind, per_block = ("warp", THREADS // WARP) if n <= SHORT_ROW else ("block", 1)
+    kind, per_block = ("warp", BLOCK // WARP) if n <= SHORT_ROW else ("block", 1)
     grid = (min(-(-count // per_block), 16 * driver_of(x).multiprocessors),)
     name = f"reduce.reduce_{kind}_{op}_{_suffix(x)}_{_suffix(y)}"
-    launch(name, grid, (THREADS,), x, y, count, n, _packed(finish, vectors), like=x)
+    launch(name, grid, (BLOCK,), x, y, count, n, _packed(finish, aligned(n, x)), like=x)
 
 
 def columns(x: Array, y: Array, op: str, outer: int, n: int, inner: int, finish: dict[str, Any]) -> None:
     """y[o][c] of x[o][0..n)[c]."""
-    grid = (outer * -(-inner // WARP),)
+    grid = (outer * -(-inner // COLUMNS),)
     name = f"reduce.reduce_columns_{op}_{_suffix(x)}_{_suffix(y)}"
-    launch(name, grid, (WARP, THREADS // WARP), x, y, n, inner, _packed(finish, False), like=x)
+    launch(name, grid, (BLOCK,), x, y, n, inner, _packed(finish, aligned(inner, x)), like=x)
 
 
 def _suffix(x: Array) -> str:
