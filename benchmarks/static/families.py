@@ -123,6 +123,62 @@ def dropout(new: Arrays, n: int) -> Any:
     return OPS["dropout"](new(n), new(2, dtype=dtypes.int64, below=9), p=0.5)
 
 
+def embedding_grad(new: Arrays, n: int) -> Any:
+    """Gradient of a table of 1000 rows of 512 numbers, of which n rows were taken."""
+    return OPS["embedding_grad"](new(n, dtype=dtypes.int64, below=1000), new(n, 512), rows=1000, padding_idx=None)
+
+
+def batch_norm(kernel: str) -> Family:
+    """Batch norm of 64 channels of 16x16 pixels, or its gradient; statistics and result are kernels of their own."""
+
+    def call(new: Arrays, n: int) -> Any:
+        x, per_channel = (n, 64, 16, 16), [new(64) for _ in range(3)]
+        if kernel in ("batch_norm_moments_f32", "batch_norm_apply_f32"):
+            return OPS["batch_norm"](new(*x), *per_channel[:2], eps=1e-5)
+        grads = new(*x), new(64), new(64)
+        return OPS["batch_norm_grad"](*grads, new(*x), *per_channel, eps=1e-5)
+
+    return Family(kernel, MEMORY, call, 64, 4096)
+
+
+def norm(kernel: str, op: str, n: int, dtype: Any, extra: int = 1) -> Family:
+    """Layer norm or RMS norm of rows of n elements, or a gradient; `extra` numbers for each place in a row."""
+
+    def call(new: Arrays, m: int) -> Any:
+        full = [new(m, n, dtype=dtype) for _ in range(2 if op.endswith("grad") else 1)]
+        return OPS[op](*full, *[new(n, dtype=dtype) for _ in range(extra)], eps=1e-5)
+
+    return Family(kernel, MEMORY, call, 64, 2**26 // n)
+
+
+def pooling(kernel: str) -> Family:
+    """2x2 windows side by side in images of 32x32, or the gradient."""
+    kind, gradient = kernel.split("_")[1], "grad" in kernel
+    attrs: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
+    attrs |= {"dilation": (1, 1)} if kind == "max" else {}
+
+    def call(new: Arrays, n: int) -> Any:
+        if not gradient:
+            return OPS[f"{kind}_pool2d"](new(n, 64, 32, 32), **attrs)
+        positions = [new(n, 64, 16, 16, dtype=dtypes.int64, below=1024)] if kind == "max" else []
+        return OPS[f"{kind}_pool2d_grad"](new(n, 64, 16, 16), *positions, size=(32, 32), **attrs)
+
+    return Family(kernel, MEMORY, call, 1, 1024)
+
+
+def update(rule: str, *states: str, **settings: Any) -> Family:
+    """A step of an optimizer for one parameter of n numbers."""
+    from dlcore.backends.cuda import ops_optim
+
+    def call(new: Arrays, n: int) -> Any:
+        param, grad, *own = [new(n)._array for _ in range(2 + len(states))]
+        named = {name: [array] for name, array in zip(states, own, strict=True)}
+        getattr(ops_optim, rule)([param], [grad], named, lr=1e-3, weight_decay=0.0, step=1, **settings)
+        return param, *own
+
+    return Family(f"optim_{rule}_f32", MEMORY, call, 32768, 2**25)
+
+
 def rows(kernel: str, op: Callable[..., Any], n: int, dtype: Any = dtypes.float32, count: int = 1) -> Family:
     """An op on `count` arrays of rows of n elements."""
 
@@ -183,5 +239,17 @@ def families() -> list[Family]:
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
         Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
         Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
+        Family("gather_add_rows_f32", MEMORY, embedding_grad, 1024, 2**17),
         Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),
+        rows("scan_sum_f32", lambda x: dl.cumsum(x, axis=1), 4096),
+        norm("norm_warp_f32", "layer_norm", 512, f32, 2),
+        norm("norm_grad_warp_f32", "layer_norm_grad", 512, f32),
+        norm("norm_block_bf16", "rms_norm", 4096, bf16),
+        norm("norm_grad_block_bf16", "rms_norm_grad", 4096, bf16),
+        *map(
+            batch_norm, ("batch_norm_moments_f32", "batch_norm_apply_f32", "batch_norm_sums_f32", "batch_norm_dx_f32")
+        ),
+        *map(pooling, ("pool_max_f32", "pool_max_grad_f32", "pool_avg_f32", "pool_avg_grad_f32")),
+        update("sgd", "momentum_buffer", momentum=0.9, dampening=0.0, nesterov=False),
+        update("adam", "exp_avg", "exp_avg_sq", betas=(0.9, 0.999), eps=1e-8, amsgrad=False),
     ]
