@@ -3,32 +3,10 @@
 // attention_forward_<width>_<dtype>(q, k, v, bias, y, lse, call): y = softmax(scale q k^T + bias) v, and the logarithm
 //   of each row's sum; rows without a visible key give 0 and -inf. bias may be null.
 //   q, k, v: [T, D], [S, D], [S, E] for each place of the leading axes, columns contiguous; bias has any strides; y and
-//   lse are contiguous. width: 64, 128 or 256, at least E.
-//   Grid: leading size x tiles of 64 queries; block: 256; shared: two slabs of 64 x 32 or a tile of 64 x 64 values, and
-//   a tile of weights.
+//   lse are contiguous. width: 64, 128 or 256, at least E; of 16-bit types only 256, attention_tensor.cu has the
+//   others. Grid: leading size x tiles of 64 queries; block: 256; shared: two slabs of 64 x 32 or a tile of 64 x 64
+//   values, and a tile of weights.
 #include "attention.cuh"
-
-// Running maximum and sum of a thread's rows.
-struct Softmax {
-  float top[kOwn], total[kOwn];
-
-  // From scores to weights e**(score - top); returns in `fade` what earlier sums are worth now.
-  DL_DEVICE void join(float (&score)[kOwn][kOwn], float (&fade)[kOwn]) {
-    DL_UNROLL
-    for (int i = 0; i < kOwn; ++i) {
-      float largest = score[i][0], sum = 0.0f;
-      DL_UNROLL
-      for (int j = 1; j < kOwn; ++j) largest = fmaxf(largest, score[i][j]);
-      largest = fmaxf(top[i], across_row(largest, [](float a, float b) { return fmaxf(a, b); }));
-      const float shift = finite_or_zero(largest);
-      DL_UNROLL
-      for (int j = 0; j < kOwn; ++j) sum += score[i][j] = expf(score[i][j] - shift);
-      fade[i] = expf(top[i] - shift);
-      total[i] = total[i] * fade[i] + across_row(sum, [](float a, float b) { return a + b; });
-      top[i] = largest;
-    }
-  }
-};
 
 template <int PARTS, class T>
 DL_DEVICE void attend(const T* q, const T* k, const T* v, const T* bias, T* y, T* lse, const Attention& c) {
@@ -36,10 +14,8 @@ DL_DEVICE void attend(const T* q, const T* k, const T* v, const T* bias, T* y, T
   const unsigned place = blockIdx.x / tiles_of(c.t);
   const int first = (blockIdx.x - place * tiles_of(c.t)) * kTile;
   const Head<T> head(q, k, v, bias, c, place);
-  Softmax softmax;
+  Softmax<kOwn, kOwn, kGroup> softmax;
   float sum[PARTS][kOwn][4] = {};
-  DL_UNROLL
-  for (int i = 0; i < kOwn; ++i) softmax.top[i] = -INFINITY, softmax.total[i] = 0.0f;
   const int end = c.causal ? smaller(c.s, first + kTile) : c.s;
   DL_ROLLED
   for (int key = 0; key < end; key += kTile) {
@@ -49,7 +25,7 @@ DL_DEVICE void attend(const T* q, const T* k, const T* v, const T* bias, T* y, T
     for (int i = 0; i < kOwn; ++i) DL_UNROLL
     for (int j = 0; j < kOwn; ++j)
       score[i][j] = head.score(score[i][j], first + row_of() + i * kGroup, key + column_of() + j * kGroup);
-    softmax.join(score, fade);
+    softmax.join(score, fade, [](float x, float top) { return expf(x - top); });
     store_weights(score, shared);
     DL_UNROLL
     for (int part = 0; part < PARTS; ++part) DL_UNROLL
@@ -61,9 +37,8 @@ DL_DEVICE void attend(const T* q, const T* k, const T* v, const T* bias, T* y, T
   DL_UNROLL
   for (int i = 0; i < kOwn; ++i) {
     const int row = first + row_of() + i * kGroup;
-    factor[i] = softmax.total[i] == 0.0f ? 0.0f : 1.0f / softmax.total[i];
-    if (column_of() == 0 && row < c.t)
-      lse[(long long)place * c.t + row] = narrow<T>(finite_or_zero(softmax.top[i]) + logf(softmax.total[i]));
+    factor[i] = softmax.factor(i);
+    if (column_of() == 0 && row < c.t) lse[(long long)place * c.t + row] = narrow<T>(softmax.lse(i));
   }
   store_rows(sum, factor, y + (long long)place * c.t * c.e, first, c.t, c.e, c.vectors);
 }
@@ -79,5 +54,5 @@ DL_DEVICE void attend(const T* q, const T* k, const T* v, const T* bias, T* y, T
   DL_ATTENTION(T, suffix, 128)         \
   DL_ATTENTION(T, suffix, 256)
 DL_ATTENTION_WIDTHS(float, f32)
-DL_ATTENTION_WIDTHS(__half, f16)
-DL_ATTENTION_WIDTHS(__nv_bfloat16, bf16)
+DL_ATTENTION(__half, f16, 256)
+DL_ATTENTION(__nv_bfloat16, bf16, 256)

@@ -77,7 +77,7 @@ DL_DEVICE void grad_bias(const T* q, const T* k, const T* v, const T* bias, cons
   DL_ATTENTION_GRAD_Q(T, suffix, 64)                                                                             \
   DL_ATTENTION_GRAD_Q(T, suffix, 128)                                                                            \
   DL_ATTENTION_GRAD_Q(T, suffix, 256)                                                                            \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                                         \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2)                                                      \
       attention_grad_bias_##suffix(const T* q, const T* k, const T* v, const T* bias, const T* dy, const T* lse, \
                                    const float* delta, T* dbias, Attention call) {                               \
     grad_bias(q, k, v, bias, dy, lse, delta, dbias, call);                                                       \

@@ -36,14 +36,19 @@ def rand(*shape, dtype="float32"):
     return np.random.default_rng(list(shape)).normal(size=shape).astype(dtypes.dtype(dtype))
 
 
-def check(operands, dtype="float32", **attrs):
-    """Values of attention and of both gradients against the references in float64."""
-    q, k, v, bias = operands
-    y, lse = testing.oracle(OPS["attention"], operands, attrs)
-    y, lse = (np.asarray(x, q.dtype) for x in (y, lse))
+def check_forward(operands, dtype="float32", **attrs):
+    """Values of attention against the reference in float64, which are returned."""
+    y, lse = (np.asarray(x, operands[0].dtype) for x in testing.oracle(OPS["attention"], operands, attrs))
     (got_y, got_lse), _ = testing.call(OPS["attention"], operands, attrs, "sim")
     testing.assert_close(got_y, y, dtype)
     testing.assert_close(got_lse, lse, dtype)
+    return y, lse
+
+
+def check(operands, dtype="float32", **attrs):
+    """Values of attention and of both gradients against the references in float64."""
+    q, k, v, bias = operands
+    y, lse = check_forward(operands, dtype, **attrs)
     backward = [rand(*y.shape, dtype=dtype), rand(*lse.shape, dtype=dtype), q, k, v, bias, y, lse]
     for name in ("attention_grad", "attention_bias_grad"):
         expected = testing.oracle(OPS[name], backward, attrs)
@@ -67,6 +72,22 @@ def test_heads_of_16_bits(d, e, dtype):
     check(
         [rand(1, 5, d, dtype=dtype), rand(1, 9, d, dtype=dtype), rand(1, 9, e, dtype=dtype), None], dtype, causal=True
     )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("t", "s", "d", "e"), [(70, 130, 64, 16), (65, 3, 5, 7), (5, 66, 72, 128)])
+def test_tiles_on_tensor_cores(t, s, d, e, causal, dtype, launches):
+    operands = [rand(*shape, dtype=dtype) for shape in ((2, t, d), (2, s, d), (2, s, e))]
+    check_forward([*operands, None], dtype, causal=causal)
+    assert launches == [f"attention_tensor_{128 if e > 64 else 64}_{'f16' if dtype == 'float16' else 'bf16'}"]
+
+
+def test_masked_rows_and_keys_on_tensor_cores():
+    bias = np.where(rand(2, 67, 70) > 0, 0, -np.inf).astype(np.float16)
+    bias[:, 3] = -np.inf
+    operands = [rand(2, n, 24, dtype="float16") for n in (67, 70, 70)]
+    check_forward([*operands, bias], "float16")
 
 
 @pytest.mark.parametrize(("d", "e"), [(100, 20), (200, 256)])

@@ -1,5 +1,5 @@
-// Parts of attention kernels. A block owns 64 rows and walks over tiles of 64 others in order; a thread owns 4 x 4 of
-// each 64 x 64 product. Sums are in float.
+// Parts of attention kernels. A block owns 64 rows and walks over tiles of 64 others in order; without tensor cores a
+// thread owns 4 x 4 of each 64 x 64 product. Sums are in float.
 #pragma once
 #include "warp.cuh"
 
@@ -175,6 +175,10 @@ struct Head {
   DL_DEVICE bool visible(int query, int key) const {
     return query < call->t && key < call->s && (!call->causal || key <= query);
   }
+  // Whether the queries from `query` on see all of a tile of keys, without a bias: their scores are scaled products.
+  DL_DEVICE bool plain(int query, int key) const {
+    return bias == nullptr && key + kTile <= call->s && (!call->causal || key + kTile <= query + 1);
+  }
   DL_DEVICE float score(float product, int query, int key) const {
     if (!visible(query, key)) return -INFINITY;
     const float logit = product * call->scale;
@@ -186,13 +190,46 @@ DL_DEVICE float finite_or_zero(float x) { return x == -INFINITY ? 0.0f : x; }
 DL_DEVICE int tiles_of(int rows) { return (rows + kTile - 1) / kTile; }
 DL_DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 
-// Reduces over the 16 threads of a row.
-template <class F>
+// ---- forward
+
+// Reduces over the LANES neighbouring threads of a row.
+template <int LANES, class F>
 DL_DEVICE float across_row(float x, const F& join) {
   DL_UNROLL
-  for (int mask = kGroup / 2; mask > 0; mask /= 2) x = join(x, lane_xor(x, mask));
+  for (int mask = LANES / 2; mask > 0; mask /= 2) x = join(x, lane_xor(x, mask));
   return x;
 }
+
+// Running maximum and sum of a thread's rows, each of which LANES neighbours share.
+template <int ROWS, int COLUMNS, int LANES>
+struct Softmax {
+  float top[ROWS], total[ROWS];
+
+  DL_DEVICE Softmax() {
+    DL_UNROLL
+    for (int i = 0; i < ROWS; ++i) top[i] = -INFINITY, total[i] = 0.0f;
+  }
+  // From scores to weights exponential(score, top), e**(score - top); returns in `fade` what earlier sums are worth
+  // now.
+  template <class F>
+  DL_DEVICE void join(float (&score)[ROWS][COLUMNS], float (&fade)[ROWS], const F& exponential) {
+    DL_UNROLL
+    for (int i = 0; i < ROWS; ++i) {
+      float largest = score[i][0], sum = 0.0f;
+      DL_UNROLL
+      for (int j = 1; j < COLUMNS; ++j) largest = fmaxf(largest, score[i][j]);
+      largest = fmaxf(top[i], across_row<LANES>(largest, [](float a, float b) { return fmaxf(a, b); }));
+      const float shift = finite_or_zero(largest);
+      DL_UNROLL
+      for (int j = 0; j < COLUMNS; ++j) sum += score[i][j] = exponential(score[i][j], shift);
+      fade[i] = exponential(top[i], shift);
+      total[i] = total[i] * fade[i] + across_row<LANES>(sum, [](float a, float b) { return a + b; });
+      top[i] = largest;
+    }
+  }
+  DL_DEVICE float factor(int i) const { return total[i] == 0.0f ? 0.0f : 1.0f / total[i]; }
+  DL_DEVICE float lse(int i) const { return finite_or_zero(top[i]) + logf(total[i]); }
+};
 
 // ---- backward
 

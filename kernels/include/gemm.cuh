@@ -5,7 +5,7 @@
 #pragma once
 #include "activation.cuh"
 
-constexpr int kGroup = 8;  // tiles of C that neighbouring blocks compute one below the other, for the L2 cache
+constexpr int kBand = 8;  // tiles of C that neighbouring blocks compute one below the other, for the L2 cache
 
 // C[m, n] = activation(alpha * sum over k of A[m, k] B[k, n] + bias), for a batch of A, B and C.
 struct Product {
@@ -36,10 +36,10 @@ template <int TILE_M, int TILE_N>
 DL_DEVICE Share share_of(const Product& p) {
   const unsigned down = rounded_up(p.m, TILE_M), across = rounded_up(p.n, TILE_N);
   const unsigned z = blockIdx.x / (down * across), tile = blockIdx.x - z * (down * across);
-  const unsigned band = tile / (kGroup * across), within = tile - band * (kGroup * across);
-  const unsigned height = least(down - band * kGroup, kGroup);
+  const unsigned band = tile / (kBand * across), within = tile - band * (kBand * across);
+  const unsigned height = least(down - band * kBand, kBand);
   Share s;
-  s.row = (band * kGroup + within % height) * TILE_M;
+  s.row = (band * kBand + within % height) * TILE_M;
   s.column = within / height * TILE_N;
   s.batch = z / p.splits;
   s.split = z - s.batch * p.splits;

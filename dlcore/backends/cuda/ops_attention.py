@@ -19,6 +19,7 @@ Array = Any
 
 THREADS, TILE = 256, 64
 WIDTHS = (64, 128, 256)  # of heads: what a kernel has registers for
+TENSOR_THREADS, TENSOR_WIDTH = 128, 128  # of attention_tensor.cu: threads of a block, the widest heads
 MAX_LEAD = 4  # kMaxLead of attention.cuh
 INDEX_LIMIT = 2**31
 
@@ -52,9 +53,13 @@ def _lined(x: Array) -> Array:
 
 
 def heads(
-    q: Array, k: Array, v: Array, bias: Array | None, more: tuple[Array, ...], *, causal: bool, scale: float | None
-) -> Heads:
-    """Describe a call. more: contiguous arrays with the columns of q or v that are read along with them."""
+    q: Array, k: Array, v: Array, bias: Array | None, more: tuple[Array, ...], vector: int = 4,
+    *, causal: bool, scale: float | None,
+) -> Heads:  # fmt: skip
+    """Describe a call. more: contiguous arrays with the columns of q or v that are read along with them.
+
+    vector: elements that the kernel moves at once where all rows are whole, aligned vectors.
+    """
     q, k, v = _lined(q), _lined(k), _lined(v)
     arrays = [q, k, v] if bias is None else [q, k, v, bias]
     lead: Shape = np.broadcast_shapes(*(x.shape[:-2] for x in arrays))
@@ -64,7 +69,8 @@ def heads(
     last_first = [n for s in lead_steps for n in (*s[::-1], *padding)]
     last_first += [0] * (4 * MAX_LEAD - len(last_first))
     rows = [*[s[-2] for s in steps], 0][:4]
-    vectors = all(_vectors(x, s) for x, s in zip(arrays[:3], steps, strict=False)) and all(map(_aligned, more))
+    aligned = [_aligned(x, vector) for x in (*arrays[:3], *more)]
+    vectors = all(aligned) and all(n % vector == 0 for s in steps[:3] for n in s[:-1])
     packed = struct.pack(
         "<7if4qq16q4I", q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1], causal, vectors, len(sizes),
         q.shape[-1] ** -0.5 if scale is None else scale,
@@ -73,20 +79,16 @@ def heads(
     return Heads((q, k, v, bias), lead, packed)
 
 
-def _aligned(x: Array) -> bool:
-    return bool(x.shape[-1] % 4 == 0 and driver_of(x).address(x) % 16 == 0)
-
-
-def _vectors(x: Array, steps: tuple[int, ...]) -> bool:
-    return _aligned(x) and all(n % 4 == 0 for n in steps[:-1])
+def _aligned(x: Array, vector: int) -> bool:
+    return bool(x.shape[-1] % vector == 0 and driver_of(x).address(x) % 16 == 0)
 
 
 def _width(*columns: int) -> int:
     return next(width for width in WIDTHS if width >= max(columns))
 
 
-def _run(kernel: str, blocks: int, like: Array, *arguments: Any) -> None:
-    launch(f"{kernel}_{SUFFIXES[like.dtype]}", (blocks,), (THREADS,), *arguments, like=like)
+def _run(kernel: str, blocks: int, like: Array, *arguments: Any, threads: int = THREADS) -> None:
+    launch(f"{kernel}_{SUFFIXES[like.dtype]}", (blocks,), (threads,), *arguments, like=like)
 
 
 def _tiles(rows: int) -> int:
@@ -101,9 +103,13 @@ def attention(
     lead = _lead((q, k, v, bias))
     t, e = q.shape[-2], v.shape[-1]
     y, lse = empty((*lead, t, e), q.dtype, q), empty((*lead, t), q.dtype, q)
-    call = heads(q, k, v, bias, (y,), causal=causal, scale=scale)
-    kernel = f"attention.attention_forward_{_width(e)}"
-    _run(kernel, prod(lead) * _tiles(t), q, *call.operands, y, lse, call.packed)
+    tensor = dtypes.is_half(q.dtype) and max(q.shape[-1], e) <= TENSOR_WIDTH
+    call = heads(q, k, v, bias, (y,), 8 if tensor else 4, causal=causal, scale=scale)
+    arguments = prod(lead) * _tiles(t), q, *call.operands, y, lse, call.packed
+    if tensor:
+        _run(f"attention_tensor.attention_tensor_{_width(q.shape[-1], e)}", *arguments, threads=TENSOR_THREADS)
+    else:
+        _run(f"attention.attention_forward_{256 if dtypes.is_half(q.dtype) else _width(e)}", *arguments)
     return y, lse
 
 
