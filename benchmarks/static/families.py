@@ -33,6 +33,7 @@ TENSOR_GEMM = Bars("tensor-core GEMM", 0.49, 0.95, 3.5, 0.5, 1.0, 1.1, 8, True, 
 F32_CONV = F32_GEMM._replace(name="f32 convolution", math_share=0.76, wide=0.0, dram=1.2, modelled=1.4)
 TENSOR_CONV = TENSOR_GEMM._replace(name="tensor-core convolution", math_share=0.32, dram=1.2, modelled=1.4)
 TENSOR_WGRAD = TENSOR_CONV._replace(name="tensor-core convolution, gradient of w", math_share=0.19, per_stall=0.86)
+TENSOR_ATTENTION = TENSOR_CONV._replace(name="tensor-core attention", dram=1.1)
 MEMORY = Bars("memory-bound", None, None, None, 0.5, 1.0, 1.0, 48, False, 1.1)
 
 
@@ -79,6 +80,17 @@ def tf32(kernel: str) -> Family:
 
     exact = product(kernel, TENSOR_GEMM, "nt", dtypes.float32, 256).call
     return Family(kernel, TENSOR_GEMM, call, 512, 4096, lambda n: float(n * n * K), exact)
+
+
+def attention(kernel: str, width: int, dtype: Any) -> Family:
+    """Attention of n heads of that width: 512 queries and keys."""
+    t = 512
+
+    def call(new: Arrays, n: int) -> Any:
+        q, k, v = (new(n, t, width, dtype=dtype) for _ in range(3))
+        return OPS["attention"](q, k, v, None, causal=False, scale=None)
+
+    return Family(kernel, TENSOR_ATTENTION, call, 1, 512, lambda n: float(n * t * t * 2 * width))
 
 
 SIDE = 16  # of images: whole tiles of pixels
@@ -220,6 +232,8 @@ def families() -> list[Family]:
         product("gemm_nt_f16_256", TENSOR_GEMM, "nt", f16, 512),
         product("gemm_tn_bf16_256", TENSOR_GEMM, "tn", bf16, 512),
         tf32("gemm_nt_tf32_256"),
+        attention("attention_tensor_64_f16", 64, f16),
+        attention("attention_tensor_128_bf16", 128, bf16),
         convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
         convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", small=4),
         convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", f16, 8),
