@@ -51,7 +51,7 @@ DL_DEVICE void dw(const T* dy, const T* x, const T* bias, T* dw, float* partial,
 }
 
 #define DL_CONV(pass, T, Tile, suffix)                                                                     \
-  extern "C" __global__ void __launch_bounds__(128)                                                        \
+  extern "C" __global__ void __launch_bounds__(128, 2)                                                     \
       conv_##pass##_##suffix(const T* a, const T* b, const T* bias, T* c, float* partial, Convolution v) { \
     pass<Tile<T>>(a, b, bias, c, partial, v);                                                              \
   }                                                                                                        \
@@ -77,7 +77,7 @@ constexpr int kSide = 32;
 
 template <class T>
 DL_DEVICE void channels_last(const T* x, T* y, const ChannelsLast& v) {
-  __shared__ T tile[kSide][kSide + 1];
+  __shared__ T tile[kSide][kSide + 4 / sizeof(T)];  // columns begin in different banks
   const unsigned line = blockIdx.x * kSide, channel = blockIdx.y * kSide;
   x += (long long)blockIdx.z * v.group;
   y += (long long)blockIdx.z * v.lines * v.padded;

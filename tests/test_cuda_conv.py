@@ -195,6 +195,23 @@ def test_splits_of_other_types(dtype, tile, force, product, launches):
     assert f"conv_reduce_{SUFFIXES[dtypes.dtype(dtype)]}" in launches
 
 
+@pytest.mark.parametrize(
+    ("way", "dtype"),
+    [
+        (ops_conv.SIMT, "float32"),
+        (ops_conv.SIMT, "float64"),
+        (ops_conv.TENSOR, "float16"),
+        (ops_conv.TENSOR, "bfloat16"),
+        (ops_conv.TF32, "float32"),
+    ],
+)
+def test_every_tile_that_may_be_chosen_has_a_kernel(way, dtype):
+    suffix, tiles = way.kernels(dtypes.dtype(dtype))
+    function = dispatch.get_backend("sim").driver.function
+    for tile in tiles:
+        function(way.module, f"conv_forward_{suffix}_{tile.name.removesuffix('_any')}", 0)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", ["plain", "stride"])
 def test_strided_operands_are_taken_as_they_are(name, dtype, launches):

@@ -182,7 +182,8 @@ class Way(NamedTuple):
     def kernels(self, dtype: Any) -> tuple[str, tuple[cost.Tile, ...]]:
         """End of the kernels' names, without the tile, and the tiles that there are."""
         if self.tensor:
-            return ("tf32", cost.TF32) if self.tf32 else (SUFFIXES[dtype], cost.HALF)
+            suffix, tiles = ("tf32", cost.TF32) if self.tf32 else (SUFFIXES[dtype], cost.HALF)
+            return suffix, tuple(t for t in tiles if t.n <= 128)
         return SUFFIXES[dtype], cost.F64 if dtype == dtypes.float64 else cost.F32
 
 
