@@ -7,12 +7,14 @@
 //   softmax.cu; where s is not 0, rows are read once more. A label that is no class has no loss, and is noted in
 //   `record`.
 // cross_entropy_columns_<t>(...): x[rows / inner][classes][inner], one thread a position.
-// cross_entropy_part_<t>(loss, labels, weight, parts, shape): parts[b] = sum of loss, sum of w_label, over the
-//   positions from b * span on. Grid: rows / span rounded up; block: 256; shared: a number a warp.
+// cross_entropy_part_<t>(loss, labels, weight, parts, total, divisor, shape): parts[b] = sum of loss, sum of w_label,
+//   over the positions from b * span on; a single block writes total and divisor instead, as cross_entropy_total does.
+//   Grid: rows / span rounded up; block: 256; shared: a number a warp.
 // cross_entropy_total_<wide>(parts, count, mean, total, divisor): both sums, the first divided by the second where
 //   mean is 1. Grid: 1; block: 256.
 // cross_entropy_grad_{warp,block}_<t>(g_lse, g_loss, x, lse, labels, weight, divisor, weights, dx, shape): rows of any
-//   length. divisor: one number, or null for 1. weights: the sum of the class weights, null where that is `classes`.
+//   length. g_lse: null for zeros. divisor: one number, or null for 1. weights: the sum of the class weights, null
+//   where that is `classes`.
 // cross_entropy_grad_columns_<t>(...): one thread a position.
 #include "exponentials.cuh"
 #include "refuse.cuh"
@@ -167,11 +169,15 @@ DL_DEVICE void cross_entropy_columns(const T* x, const long long* labels, const 
 template <class R>
 struct Sums {
   R loss, weight;
+  DL_DEVICE void finish(int mean, R* total, R* divisor) const {
+    if (total != nullptr) *total = mean ? loss / weight : loss;
+    if (divisor != nullptr) *divisor = weight;
+  }
 };
 
 template <class T>
 DL_DEVICE void cross_entropy_part(const wide<T>* loss, const long long* labels, const T* weight, Sums<wide<T>>* parts,
-                                  const Shape& shape) {
+                                  wide<T>* total, wide<T>* divisor, const Shape& shape) {
   using R = wide<T>;
   const unsigned first = blockIdx.x * shape.span;
   const unsigned end = shape.rows - first < shape.span ? shape.rows : first + shape.span;
@@ -182,7 +188,9 @@ DL_DEVICE void cross_entropy_part(const wide<T>* loss, const long long* labels, 
     if (shape.mean) own.weight += target_of(labels, weight, i, shape).weight;
   }
   own = {join<kBlock>(own.loss, Add()), join<kBlock>(own.weight, Add())};
-  if (threadIdx.x == 0) parts[blockIdx.x] = own;
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1) own.finish(shape.mean, total, divisor);
+  else parts[blockIdx.x] = own;
 }
 
 template <class R>
@@ -193,9 +201,7 @@ DL_DEVICE void cross_entropy_total(const Sums<R>* parts, unsigned count, int mea
     own.weight += parts[i].weight;
   }
   own = {join<kBlock>(own.loss, Add()), join<kBlock>(own.weight, Add())};
-  if (threadIdx.x != 0) return;
-  if (total != nullptr) *total = mean ? own.loss / own.weight : own.loss;
-  if (divisor != nullptr) *divisor = own.weight;
+  if (threadIdx.x == 0) own.finish(mean, total, divisor);
 }
 
 // ---- gradient
@@ -222,7 +228,7 @@ struct CrossEntropyGrad {
     sharp = R(1 - shape.smoothing);
     const R all = o.weights == nullptr ? R(shape.classes) : *o.weights;
     const R sum = sharp * target.weight + (spread == R(0) ? R(0) : spread * all);
-    of_p = scale * sum + widen(o.g_lse[row]);
+    of_p = scale * sum + (o.g_lse == nullptr ? R(0) : widen(o.g_lse[row]));
   }
   DL_DEVICE R operator()(unsigned c, R w, R x) const {
     const R spread_over_all = spread == R(0) ? R(0) : spread * w;
@@ -282,18 +288,19 @@ DL_DEVICE void cross_entropy_grad_columns(const GradientOperands<T>& o, T* dx, c
     cross_entropy_grad_##body({g_lse, g_loss, x, lse, labels, weight, divisor, weights}, dx, shape);       \
   }                                                                                                        \
   DL_EXPORT(cross_entropy_grad_##way##_##suffix)
-#define DL_CROSS_ENTROPY(T, suffix)                                                                       \
-  DL_FORWARD(warp, held<T DL_COMMA kWarp>, T, suffix)                                                     \
-  DL_FORWARD(block, held<T DL_COMMA kBlock>, T, suffix)                                                   \
-  DL_FORWARD(long, long<T>, T, suffix)                                                                    \
-  DL_FORWARD(columns, columns<T>, T, suffix)                                                              \
-  DL_GRADIENT(warp, rows<T DL_COMMA kWarp>, T, suffix)                                                    \
-  DL_GRADIENT(block, rows<T DL_COMMA kBlock>, T, suffix)                                                  \
-  DL_GRADIENT(columns, columns<T>, T, suffix)                                                             \
-  extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_part_##suffix(                       \
-      const wide<T>* loss, const long long* labels, const T* weight, Sums<wide<T>>* parts, Shape shape) { \
-    cross_entropy_part<T>(loss, labels, weight, parts, shape);                                            \
-  }                                                                                                       \
+#define DL_CROSS_ENTROPY(T, suffix)                                                                                    \
+  DL_FORWARD(warp, held<T DL_COMMA kWarp>, T, suffix)                                                                  \
+  DL_FORWARD(block, held<T DL_COMMA kBlock>, T, suffix)                                                                \
+  DL_FORWARD(long, long<T>, T, suffix)                                                                                 \
+  DL_FORWARD(columns, columns<T>, T, suffix)                                                                           \
+  DL_GRADIENT(warp, rows<T DL_COMMA kWarp>, T, suffix)                                                                 \
+  DL_GRADIENT(block, rows<T DL_COMMA kBlock>, T, suffix)                                                               \
+  DL_GRADIENT(columns, columns<T>, T, suffix)                                                                          \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                                                 \
+      cross_entropy_part_##suffix(const wide<T>* loss, const long long* labels, const T* weight, Sums<wide<T>>* parts, \
+                                  wide<T>* total, wide<T>* divisor, Shape shape) {                                     \
+    cross_entropy_part<T>(loss, labels, weight, parts, total, divisor, shape);                                         \
+  }                                                                                                                    \
   DL_EXPORT(cross_entropy_part_##suffix)
 DL_FOR_FLOATS(DL_CROSS_ENTROPY)
 

@@ -120,10 +120,17 @@ def test_cross_entropy_of_other_dtypes(shape, dtype):
     check("cross_entropy_grad", operands, {"label_smoothing": 0.1}, 8 * EPS[dtype])
 
 
-def test_sums_over_many_positions(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_over_many_positions(dtype, monkeypatch, launches):
     monkeypatch.setattr(ops_softmax, "PART", 100)
-    logits, labels = rand(1001, 3), np.arange(1001) % 3
-    check("cross_entropy", [logits, labels, np.asarray([1, 2, 3], np.float32)], {}, 64 * EPS["float32"])
+    logits, labels = rand(1001, 3, dtype=dtype), np.arange(1001) % 3
+    check("cross_entropy", [logits, labels, np.asarray([1, 2, 3], dtype)], {}, 64 * EPS[dtype])
+    assert sum("total" in name for name in launches) == 1
+
+
+def test_sums_over_few_positions_are_one_launch(launches):
+    check("cross_entropy", [rand(6, 3), np.arange(6) % 3, None], {}, 64 * EPS["float32"])
+    assert len(launches) == 2
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 2)])

@@ -99,8 +99,9 @@ def _check_labels(
 
 
 def _logits_gradient(
-    g_lse: Tensor, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None, attrs: Attrs
-) -> Tensor:
+    g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None, attrs: Attrs,
+    g_lse: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     out: Tensor = cross_entropy_grad(g_lse, g_loss, logits, lse, labels, weight, **attrs)
     return out
 
@@ -137,7 +138,7 @@ cross_entropy: Op = define(
 
 def _grad_reference(
     xp: Xp,
-    g_lse: Array,
+    g_lse: Array | None,
     g_loss: Array,
     logits: Array,
     lse: Array,
@@ -152,11 +153,12 @@ def _grad_reference(
     scale = g_loss / _divisor(xp, logits, labels, weight, ignore_index, reduction)
     scale = xp.expand_dims(xp.broadcast_to(scale, labels.shape), axis=1)
     p = xp.exp(logits - xp.expand_dims(lse, axis=1))
-    return p * (scale * xp.sum(t, axis=1, keepdims=True) + xp.expand_dims(g_lse, axis=1)) - scale * t
+    of_p = scale * xp.sum(t, axis=1, keepdims=True)
+    return p * (of_p if g_lse is None else of_p + xp.expand_dims(g_lse, axis=1)) - scale * t
 
 
 def _grad_vjp(
-    g: Tensor, g_lse: Tensor, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None,
+    g: Tensor, g_lse: Tensor | None, g_loss: Tensor, logits: Tensor, lse: Tensor, labels: Tensor, weight: Tensor | None,
     attrs: Attrs,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     g, logits, lse = (astype(x, dtype=dtypes.float32) if dtypes.is_half(x.dtype) else x for x in (g, logits, lse))
@@ -165,21 +167,22 @@ def _grad_vjp(
     divisor = targets(labels, weight, **known).sum() if attrs["reduction"] == "mean" else 1.0
     total = t.sum(axis=1)
     gp = g * exp(logits - expand_dims(lse, 1))
-    to_logits = gp * expand_dims(g_loss / divisor * total + g_lse, 1)
+    of_p = g_loss / divisor * total
+    to_logits = gp * expand_dims(of_p if g_lse is None else of_p + g_lse, 1)
     to_loss = ((gp.sum(axis=1) * total) - (g * t).sum(axis=1)) / divisor
     return gp.sum(axis=1), to_loss, to_logits, -to_logits.sum(axis=1)
 
 
 def _grad_samples() -> Iterable[Sample]:
-    for s in _samples():
+    for k, s in enumerate(_samples()):
         logits, labels, *weight = s.operands
         loss = labels.shape if s.attrs.get("reduction") == "none" else ()
-        yield sample(labels.shape, loss, logits, labels.shape, labels, *weight, **s.attrs)
+        yield sample(None if k == 1 else labels.shape, loss, logits, labels.shape, labels, *weight, **s.attrs)
 
 
 cross_entropy_grad: Op = define(
     "cross_entropy_grad",
-    "g_lse[N,S...]:float g_loss[R...]:float logits[N,C,S...]:float lse[N,S...]:float labels[N,S...]:int weight[C]? "
+    "g_lse[N,S...]:float? g_loss[R...]:float logits[N,C,S...]:float lse[N,S...]:float labels[N,S...]:int weight[C]? "
     "-> dlogits[N,C,S...]",
     _grad_reference,
     vjp=_grad_vjp,

@@ -46,9 +46,11 @@ def cross_entropy(logits: Array, labels: Array, weight: None, **attrs: Any) -> t
 
 
 @implement("cross_entropy_grad", "cpu", refuse=_refuse_cross_entropy)
-def cross_entropy_grad(*operands: Array | None, **attrs: Any) -> Array:
+def cross_entropy_grad(
+    g_lse: Array | None, g_loss: Array, logits: Array, lse: Array, labels: Array, weight: None, **attrs: Any
+) -> Array:
     """Gradient for the logits, from those of logsumexp and loss."""
-    *floats, labels, _weight = operands
-    dense = [np.asarray(x, order="C") for x in floats]
+    g_lse = np.zeros(lse.shape, lse.dtype) if g_lse is None else g_lse
+    dense = [np.asarray(x, order="C") for x in (g_lse, g_loss, logits, lse)]
     out: Array = _C.cross_entropy_grad(*dense, np.ascontiguousarray(labels, np.int64), **attrs)
     return out

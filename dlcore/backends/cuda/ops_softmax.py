@@ -95,12 +95,13 @@ class _Problem:
     def totals(self, loss: Array | None, total: Array | None, divisor: Array | None) -> None:
         """Sum losses into `total` (a mean where that is wanted) and the labels' weights into `divisor`."""
         logits, count = self.logits, max(1, -(-self.rows // self.span))
-        parts = empty((count, 2), self.wide, logits)
-        suffix, shape, grid = SUFFIXES[logits.dtype], self.shape(), (count,)
-        kernel = f"cross_entropy.cross_entropy_part_{suffix}"
-        launch(kernel, grid, (BLOCK,), loss, self.labels, self.weight, parts, shape, like=logits)
-        kernel, mean = f"cross_entropy.cross_entropy_total_{SUFFIXES[self.wide]}", int(self.reduction == "mean")
-        launch(kernel, (1,), (BLOCK,), parts, count, mean, total, divisor, like=logits)
+        parts = empty((count, 2), self.wide, logits) if count > 1 else None
+        results = (parts, total, divisor)
+        kernel = f"cross_entropy.cross_entropy_part_{SUFFIXES[logits.dtype]}"
+        launch(kernel, (count,), (BLOCK,), loss, self.labels, self.weight, *results, self.shape(), like=logits)
+        if count > 1:
+            kernel, mean = f"cross_entropy.cross_entropy_total_{SUFFIXES[self.wide]}", int(self.reduction == "mean")
+            launch(kernel, (1,), (BLOCK,), parts, count, mean, total, divisor, like=logits)
 
 
 @implement("cross_entropy", "cuda", refuse=refuse, checks=True)
@@ -120,8 +121,9 @@ def cross_entropy(logits: Array, labels: Array, weight: Array | None = None, **a
 
 @implement("cross_entropy_grad", "cuda", refuse=refuse)
 def cross_entropy_grad(
-    g_lse: Array, g_loss: Array, logits: Array, lse: Array, labels: Array, weight: Array | None = None, **attrs: Any
-) -> Array:
+    g_lse: Array | None, g_loss: Array, logits: Array, lse: Array, labels: Array, weight: Array | None = None,
+    **attrs: Any,
+) -> Array:  # fmt: skip
     """Gradient for the logits, from those of logsumexp and loss."""
     problem = _Problem(logits, labels, weight, **attrs)
     dx, divisor, weights = empty(logits.shape, logits.dtype, logits), None, None
@@ -130,7 +132,7 @@ def cross_entropy_grad(
         problem.totals(None, None, divisor)
     if weight is not None and problem.label_smoothing:
         weights = reduce(weight, "sum", (0,), (), problem.wide)
-    floats = [contiguous(x) for x in (g_lse, g_loss)]
+    floats = [None if x is None else contiguous(x) for x in (g_lse, g_loss)]
     operands = (*floats, problem.logits, contiguous(lse), problem.labels, problem.weight, divisor, weights, dx)
     way = "warp" if problem.classes <= 1024 else "block"
     problem.launch("cross_entropy_grad", (way, 32 if way == "warp" else BLOCK), *operands, problem.shape(dx))
