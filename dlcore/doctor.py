@@ -8,9 +8,11 @@ import platform
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import dlcore  # noqa: F401  (fills the op table)
 from dlcore import dtypes, settings, testing
+from dlcore.backends.cuda import libcuda
 from dlcore.dispatch import Backend, Call, get_backend, promotion, variants
 from dlcore.errors import BackendError
 from dlcore.op import OPS, Op
@@ -55,6 +57,8 @@ def report(device: str | None = None, every_op: bool = False) -> Iterator[str]:
         yield f"{'*' if name == chosen.name else ' '} {name:6} {_state(name)}"
     if chosen.name == "cpu":
         yield f"  {_cpu()}"
+    if chosen.kernels == "cuda":
+        yield f"  {_gpu(chosen)}"
     yield ""
     yield from _per_op(chosen) if every_op else _by_path(chosen)
 
@@ -71,6 +75,12 @@ def _cpu() -> str:
     from dlcore import _C
 
     return f"instruction set {_C.isa()} of {', '.join(_C.available_isas())}; {_C.num_threads()} threads"
+
+
+def _gpu(backend: Any) -> str:
+    driver = backend.driver
+    launcher = "Python (the C++ extension is not built)" if isinstance(driver.native, libcuda.Driver) else "C++"
+    return f"{driver.multiprocessors} multiprocessors {driver.where()}; launches through {launcher}"
 
 
 def path(op: Op, backend: Backend) -> tuple[str, list[str]]:

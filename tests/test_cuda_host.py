@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, nn, optim, settings, testing
+from dlcore import dispatch, doctor, nn, optim, settings, testing
 from dlcore.backends.cuda import compiler, launch, libcuda, refusals, tune
 from dlcore.errors import BackendError, IndexRangeError, KernelError
 from dlcore.op import OPS
@@ -190,6 +190,12 @@ def test_scalars_and_arrays_are_placed_and_cast(cuda):
     assert cuda.operand(np.float32(2)).shape == ()
     with pytest.raises(TypeError, match="Implicit conversion"):
         np.asarray(x)
+
+
+def test_doctor_shows_the_device_and_its_launcher(cuda):
+    (line,) = [line for line in doctor.report("cuda") if "multiprocessors" in line]
+    assert line.startswith("  8 multiprocessors [device sm_80, kernels built for sm_80, sm_86")
+    assert line.endswith("; launches through C++")
 
 
 def test_auto_takes_a_gpu(cuda):
