@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import fake_cupy
@@ -187,7 +188,7 @@ def test_scalars_and_arrays_are_placed_and_cast(cuda):
     x = cuda.asarray(np.arange(3))
     assert cuda.asarray(x).data.ptr == x.data.ptr != cuda.asarray(x, copy=True).data.ptr
     assert cuda.to_numpy(cuda.cast(x, dl.float32)).dtype == np.float32
-    assert cuda.operand(np.float32(2)).shape == ()
+    assert type(cuda.operand(np.float32(2))) is cuda.array_type
     with pytest.raises(TypeError, match="Implicit conversion"):
         np.asarray(x)
 
@@ -203,14 +204,13 @@ def test_auto_takes_a_gpu(cuda):
 
 
 def test_without_the_extension_kernels_are_launched_from_python(cuda, monkeypatch):
+    expected = losses("sim")
     monkeypatch.delattr(dl, "_C", raising=False)
     monkeypatch.setitem(sys.modules, "dlcore._C", None)
-    monkeypatch.setenv("DLCORE_DEBUG", "1")
-    settings.get.cache_clear()
     backend = device_module().load()
     assert type(backend.driver.native) is libcuda.Driver
     monkeypatch.setitem(dispatch._backends, "cuda", backend)
-    assert losses("cuda") == losses("sim")
+    assert losses("cuda") == expected
 
 
 @pytest.mark.parametrize("native", ["_C", "libcuda"])
@@ -262,6 +262,7 @@ def test_a_graph_raises_what_its_kernels_refuse():
     x = tensor(X)
     with driver.capture() as graph:
         y = dl.take(x, ids)
+    driver.synchronize()
     ids.assign(tensor([0, 8]))
     graph.replay()
     with pytest.raises(IndexRangeError, match="take: index 8"):
@@ -303,12 +304,30 @@ def test_a_refused_launch_is_named_with_grid_device_and_binaries(cuda):
         launch.launch("elementwise.elementwise_negative_f32", (1,), (2048,), x, x, bytes(112), like=x)
 
 
+def test_debug_names_the_kernel_that_fails_while_it_runs(monkeypatch):
+    def fail():
+        raise RuntimeError("an illegal memory access was encountered (CUDA error 700)")
+
+    x = tensor([1.0])
+    (x + x).numpy()  # loads the kernel
+    monkeypatch.setattr(dispatch.get_backend("sim").driver, "native", types.SimpleNamespace(synchronize=fail))
+    x + x
+    monkeypatch.setattr(settings, "get", lambda name: name == "DEBUG")
+    with pytest.raises(KernelError, match=r"elementwise_add_f32<<<\(1,\), \(256,\), 0>>>: an illegal memory access"):
+        x + x
+
+
 @pytest.mark.parametrize(
     ("architecture", "covered"),
     [(75, False), (80, True), (87, True), (89, True), (90, True), (103, True), (110, False), (120, True), (130, True)],
 )
 def test_devices_that_the_fat_binaries_run_on(architecture, covered):
     assert compiler.covers(architecture) == covered
+
+
+def test_code_for_a_newer_device_of_the_family_does_not_run(monkeypatch):
+    monkeypatch.setattr(compiler, "ARCHITECTURES", (86, 90))
+    assert not compiler.covers(80)
 
 
 def test_another_device_compiles_for_itself(monkeypatch, tmp_path):
