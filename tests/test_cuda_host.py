@@ -12,6 +12,7 @@ from pathlib import Path
 import fake_cupy
 import numpy as np
 import pytest
+from conftest import ON_GPU
 
 import dlcore as dl
 from dlcore import dispatch, doctor, nn, optim, settings, testing
@@ -131,6 +132,8 @@ def cuda_over_emulator(monkeypatch, folder):
 
 @pytest.fixture
 def cuda(monkeypatch, tmp_path):
+    if ON_GPU:
+        pytest.skip("needs the emulator")
     cuda_over_emulator(monkeypatch, tmp_path)
     yield dispatch.get_backend("cuda")
     sys.modules.pop("dlcore.backends.cuda.device", None)
@@ -278,6 +281,7 @@ def test_waiting_inside_a_capture_fails_and_leaves_everything_usable():
     assert (tensor([1.0]) + 1).item() == 2
 
 
+@pytest.mark.emulator
 def test_graphs_and_streams_are_freed():
     before = engine.live()
     with dispatch.get_backend("sim").driver.capture() as graph:
@@ -409,6 +413,7 @@ def product():
     np.testing.assert_array_equal(found.numpy(), a @ b)
 
 
+@pytest.mark.emulator
 def test_the_quickest_of_a_few_is_taken_and_kept(tuned, launched, tmp_path):
     times, asked = tuned
     times[3] = 1.0
@@ -422,6 +427,7 @@ def test_the_quickest_of_a_few_is_taken_and_kept(tuned, launched, tmp_path):
     assert json.loads((tmp_path / "gemm.json").read_text()) == {"gemm.gemm_nn_f32 40x40x300x1x4": ["64", 3, 104]}
 
 
+@pytest.mark.emulator
 def test_events_time_the_device():
     x = tensor(np.ones(1000, np.float32))
     (x + x).numpy()  # loads the kernel
@@ -430,5 +436,6 @@ def test_events_time_the_device():
     assert engine.live() == before
 
 
+@pytest.mark.emulator
 def test_what_was_measured_is_kept_by_device_and_kernel():
     assert tune._path(dispatch.get_backend("sim").driver, "gemm").name.startswith("SIMT-emulator-on-the-CPU-gemm-")
