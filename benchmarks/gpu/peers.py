@@ -25,8 +25,10 @@ def peers(family: Family, operands: Operands) -> dict[str, Callable[[], Run]]:
     """
     arrays = [x._array for x in operands.tensors]
     found: dict[str, Callable[[], Run]] = {}
-    product, torch = ("cuBLAS by CuPy", "PyTorch") if operands.device == "cuda" else ("NumPy", "PyTorch on the CPU")
-    if family.kernel.startswith("gemm_") and "tf32" not in family.kernel:
+    on_gpu = operands.device == "cuda"
+    product, torch = ("cuBLAS by CuPy", "PyTorch") if on_gpu else ("NumPy", "PyTorch on the CPU")
+    slow = not on_gpu and arrays[0].dtype.itemsize == 2  # NumPy takes seconds for products of 16-bit numbers
+    if family.kernel.startswith("gemm_") and "tf32" not in family.kernel and not slow:
         found[product] = lambda: _product(family.kernel)(None, *arrays)
     if (prepare := _torch_work(family)) and _torch() is not None:
         found[torch] = lambda: _on_torch(family, prepare, arrays)
