@@ -82,6 +82,16 @@ def tf32(kernel: str) -> Family:
     return Family(kernel, TENSOR_GEMM, call, 512, 4096, lambda n: float(n * n * K), exact)
 
 
+def skinny(kernel: str, layout: str, count: int, dtype: Any) -> Family:
+    """A product of a few rows with a matrix of n lines (layout t) or of n columns (layout n)."""
+
+    def call(new: Arrays, n: int) -> Any:
+        w = new(n, K, dtype=dtype).mT if layout == "t" else new(K, n, dtype=dtype)
+        return new(count, K, dtype=dtype) @ w
+
+    return Family(kernel, MEMORY, call, 256, 32768)
+
+
 def attention(kernel: str, width: int, dtype: Any) -> Family:
     """Attention of n heads of that width: 512 queries and keys."""
     t = 512
@@ -232,6 +242,10 @@ def families() -> list[Family]:
         product("gemm_nt_f16_256", TENSOR_GEMM, "nt", f16, 512),
         product("gemm_tn_bf16_256", TENSOR_GEMM, "tn", bf16, 512),
         tf32("gemm_nt_tf32_256"),
+        skinny("gemm_skinny_k_f32_1", "t", 1, f32),
+        skinny("gemm_skinny_k_f16_4", "t", 4, f16),
+        skinny("gemm_skinny_n_f32_1", "n", 1, f32),
+        skinny("gemm_skinny_n_bf16_16", "n", 16, bf16),
         attention("attention_tensor_64_f16", 64, f16),
         attention("attention_tensor_128_bf16", 128, bf16),
         convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
