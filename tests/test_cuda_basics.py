@@ -28,7 +28,7 @@ def tensor(values, dtype=None):
     return dl.tensor(values, dtype=dtype, device="sim")
 
 
-def placed(values, offset):
+def beginning(values, offset):
     """The same array, beginning `offset` elements after a multiple of 16 bytes."""
     memory = np.empty(values.nbytes + 16 + 16 * values.itemsize, np.uint8)
     start = -memory.ctypes.data % 16 + offset * values.itemsize
@@ -137,7 +137,7 @@ def test_a_transpose_of_a_matrix_that_begins_between_vectors(dtype):
     from dlcore.backends.cuda.ops_copy import contiguous
 
     tensor(0.0)  # the backend
-    values = placed(np.arange(160 * 80).reshape(160, 80).astype(dtype), 1)
+    values = beginning(np.arange(160 * 80).reshape(160, 80).astype(dtype), 1)
     np.testing.assert_array_equal(contiguous(values.T), values.T)
 
 
