@@ -69,7 +69,7 @@ def test_reductions_of_each_kind_of_kernel(op, dtype, shape, axis, kind, launche
 def test_columns_have_the_same_bits_wherever_they_begin(shape, dtype):
     values = np.random.default_rng(0).normal(size=shape).astype(dtype)
     tensor(0.0)  # the backend
-    found = [dl.asarray(placed(values, k), device="sim").sum(axis=0).numpy() for k in (0, 1)]
+    found = [dl.asarray(beginning(values, k), device="sim").sum(axis=0).numpy() for k in (0, 1)]
     assert found[0].tobytes() == found[1].tobytes()
     testing.assert_close(found[0], values.astype(np.float64).sum(0), dtype)
 
