@@ -23,6 +23,16 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 TESTS = {
     "elementwise": ["tests/test_cuda_basics.py", "-k", "broadcasts or between"],
+    "functions": ["tests/test_cuda_elementwise.py"],
+    "whole": ["tests/test_cuda_elementwise.py"],
+    "select": ["tests/test_cuda_elementwise.py", "-k", "where or triangles"],
+    "targets": ["tests/test_cuda_assign.py", "-k", "one_hot or targets"],
+    "multinomial": ["tests/test_cuda_sort.py", "-k", "draws"],
+    "gather": [
+        "tests/test_cuda_gather.py",
+        "tests/test_cuda_assign.py::test_an_index_with_arrays",
+        "tests/test_cuda_sort.py::test_the_last_of_repeated_positions_wins",
+    ],
     "copy": ["tests/test_cuda_basics.py", "-k", "casts or copies"],
     "reduce": ["tests/test_cuda_basics.py", "-k", "reductions or long or nan"],
     "strided": ["tests/test_cuda_basics.py", "-k", "broadcasts or between or casts or copies"],

@@ -99,6 +99,13 @@ def test_a_sort_in_any_order_of_threads_gives_the_same_bits():
     np.testing.assert_array_equal(places, np.argsort(x, stable=True))
 
 
+@pytest.mark.parametrize("name", ["sort", "topk"])
+def test_very_long_rows_are_left_to_the_array_library_for_a_reason(name):
+    (native,) = dispatch.variants(name, "cuda")
+    call = dispatch.Call(OPS[name], ((2, 2**24 + 1),), dtypes.float32, None, {**OPS[name].attrs, "k": 1, "axis": -1})
+    assert "CuPy's sort" in native.refuse(call)
+
+
 # ---- searches
 
 

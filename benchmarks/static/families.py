@@ -201,6 +201,16 @@ def update(rule: str, *states: str, **settings: Any) -> Family:
     return Family(f"optim_{rule}_f32", MEMORY, call, 32768, 2**25)
 
 
+def where(new: Arrays, n: int) -> Any:
+    """One of two numbers, n times."""
+    return dl.where(new(n, dtype=dtypes.bool_, below=2), new(n), new(n))
+
+
+def one_hot(new: Arrays, n: int) -> Any:
+    """Vectors of n labels of 512 classes."""
+    return OPS["one_hot"](new(n, dtype=dtypes.int64, below=512), num_classes=512, dtype=dtypes.float32)
+
+
 def rows(kernel: str, op: Callable[..., Any], n: int, dtype: Any = dtypes.float32, count: int = 1) -> Family:
     """An op on `count` arrays of rows of n elements."""
 
@@ -280,4 +290,10 @@ def families() -> list[Family]:
         *map(pooling, ("pool_max_f32", "pool_max_grad_f32", "pool_avg_f32", "pool_avg_grad_f32")),
         update("sgd", "momentum_buffer", momentum=0.9, dampening=0.0, nesterov=False),
         update("adam", "exp_avg", "exp_avg_sq", betas=(0.9, 0.999), eps=1e-8, amsgrad=False),
+        Family("select_where_b4", MEMORY, where, 32768, 2**26),
+        Family("targets_f32", MEMORY, one_hot, 64, 2**17),
+        flat("whole_add_i64", dl.add, dtypes.int64, 2),
+        rows("assign_b4", lambda x, y: dl.concat([x, y], axis=1), 512, count=2),
+        rows("scan_linear_f32", lambda a, b: OPS["linear_scan"](a, b, axis=-1, reverse=False), 1024, count=2),
+        rows("sort_tiles_f32", lambda x: OPS["sort"](x, axis=-1, descending=False), 1024),
     ]

@@ -16,12 +16,20 @@ Array = Any
 
 TILE_BYTES = 32768  # of the items that a block sorts
 MERGE = 1024  # kMerge
+LONGEST = 2**24  # elements of a row: 12 merges of narrow items
 FEW = 1024  # items that a block sorts at least
 SUFFIXES = CASTS | {dtypes.uint64: "u64"}
 
 
 def _refuse(call: Call) -> str | None:
     return refuse_large(call) if call.dtype in CASTS else f"no kernel for {call.dtype}"
+
+
+def _refuse_long(call: Call) -> str | None:
+    shape = call.shapes[0] or ()
+    if shape and shape[call.attrs["axis"]] > LONGEST:
+        return f"rows of more than {LONGEST} elements: CuPy's sort passes over them less often"
+    return _refuse(call)
 
 
 def sorted_rows(x: Array, kept: int, descending: bool, with_values: bool = True) -> tuple[Array | None, Array]:
@@ -70,13 +78,13 @@ def _along(x: Array, axis: int, kept: int, descending: bool) -> tuple[Array, Arr
     return contiguous(values.swapaxes(axis, -1)), contiguous(indices.swapaxes(axis, -1))  # type: ignore[union-attr]
 
 
-@implement("sort", "cuda", refuse=_refuse)
+@implement("sort", "cuda", refuse=_refuse_long)
 def sort(x: Array, *, axis: int, descending: bool) -> tuple[Array, Array]:
     """`x[S...] -> values[S...] indices[S...]`."""
     return _along(x, axis, x.shape[axis], descending)
 
 
-@implement("topk", "cuda", refuse=_refuse)
+@implement("topk", "cuda", refuse=_refuse_long)
 def topk(x: Array, *, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
     """`x[S...] -> values[R...] indices[R...]`."""
     return _along(x, axis, k, largest)
