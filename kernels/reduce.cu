@@ -299,3 +299,32 @@ DL_REDUCE_TO_INDEX(argmax, FirstLargest32, FirstLargest64)
 DL_REDUCE_TO_INDEX(argmin, FirstSmallest32, FirstSmallest64)
 DL_REDUCE(any, Largest32, bool, b8, bool, b8)
 DL_REDUCE(all, Smallest32, bool, b8, bool, b8)
+
+// ---- whole numbers, and bools as bytes 0 and 1: sums and products are int64 and wrap around
+
+using Word64 = unsigned long long;
+
+template <int kSign>  // 1: largest, -1: smallest
+struct WholeExtreme {
+  long long value = kSign > 0 ? -0x7fffffffffffffffll - 1 : 0x7fffffffffffffffll;
+  DL_DEVICE void add(long long x, long long) {
+    if (kSign > 0 ? x > value : x < value) value = x;
+  }
+  DL_DEVICE void merge(const WholeExtreme& other) { add(other.value, 0); }
+  DL_DEVICE WholeExtreme partner(int mask) const { return {lane_xor(value, mask)}; }
+  DL_DEVICE long long result(const Finish&) const { return value; }
+};
+
+template <int kSign>  // position of the first largest or smallest: ~x turns the order round without overflow
+struct WholePosition : Position<long long, 1> {
+  DL_DEVICE void add(long long x, long long at) { merge({kSign > 0 ? x : ~x, at}); }
+};
+
+DL_REDUCE(sum, Sum<Word64>, unsigned char, b8, long long, i64)
+DL_REDUCE(sum, Sum<Word64>, int, i32, long long, i64)
+DL_REDUCE(sum, Sum<Word64>, Word64, i64, Word64, i64)
+DL_REDUCE(prod, Product<Word64>, Word64, i64, Word64, i64)
+DL_REDUCE(max, WholeExtreme<1>, long long, i64, long long, i64)
+DL_REDUCE(min, WholeExtreme<-1>, long long, i64, long long, i64)
+DL_REDUCE(argmax, WholePosition<1>, long long, i64, long long, i64)
+DL_REDUCE(argmin, WholePosition<-1>, long long, i64, long long, i64)

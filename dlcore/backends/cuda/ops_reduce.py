@@ -59,7 +59,7 @@ def reduce(x: Array, op: str, axes: tuple[int, ...], shape: Shape, dtype: Any, *
         columns(x, y, op, outer, n, inner, finish)
     elif op == "sum" and n >= LONG_ROW and outer <= FEW_ROWS:
         parts = _parts(n)
-        partial = empty((outer, parts), dtypes.float64 if x.dtype == dtypes.float64 else dtypes.float32, x)
+        partial = empty((outer, parts), dtypes.float32 if dtypes.is_half(x.dtype) else dtype, x)
         rows(x, partial, op, outer * parts, n // parts, finish | {"divisor": 1.0})
         rows(partial, y, op, outer, parts, finish)
     else:
@@ -92,10 +92,11 @@ def columns(x: Array, y: Array, op: str, outer: int, n: int, inner: int, finish:
 
 
 def _suffix(x: Array) -> str:
-    return {**SUFFIXES, dtypes.int64: "i64", dtypes.bool_: "b8"}[x.dtype]
+    return CASTS[x.dtype]
 
 
-def _over(x: Array, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], Shape]:
+def over(x: Array, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], Shape]:
+    """Axes that a reduction takes, and the shape of its result."""
     axes = axis_tuple(axis, x.ndim)
     kept = [1 if i in axes else n for i, n in enumerate(x.shape)]
     return axes, tuple(n for i, n in enumerate(kept) if keepdims or i not in axes)
@@ -103,7 +104,7 @@ def _over(x: Array, axis: Any, keepdims: bool) -> tuple[tuple[int, ...], Shape]:
 
 def _register(op: str, kernel: str, out: Any = None) -> None:
     def native(x: Array, *, axis: Any, keepdims: bool) -> Array:
-        axes, shape = _over(x, axis, keepdims)
+        axes, shape = over(x, axis, keepdims)
         return reduce(x, kernel, axes, shape, out or x.dtype)
 
     implement(op, "cuda", refuse=_refuse)(native)
@@ -111,7 +112,7 @@ def _register(op: str, kernel: str, out: Any = None) -> None:
 
 def _register_truth(op: str) -> None:
     def native(x: Array, *, axis: Any, keepdims: bool) -> Array:
-        axes, shape = _over(x, axis, keepdims)
+        axes, shape = over(x, axis, keepdims)
         truth = x if x.dtype == dtypes.bool_ else astype(x, dtype=dtypes.bool_)
         return reduce(truth, op, axes, shape, dtypes.bool_)
 
@@ -129,28 +130,28 @@ for _op in ("any", "all"):
 @implement("mean", "cuda", refuse=_refuse)
 def mean(x: Array, *, axis: Any, keepdims: bool) -> Array:
     """Sum over how many there are."""
-    axes, shape = _over(x, axis, keepdims)
+    axes, shape = over(x, axis, keepdims)
     return reduce(x, "sum", axes, shape, x.dtype, divisor=float(prod(x.shape[a] for a in axes)))
 
 
 @implement("var", "cuda", refuse=_refuse)
 def var(x: Array, *, axis: Any, keepdims: bool, correction: float) -> Array:
     """Variance in one pass."""
-    axes, shape = _over(x, axis, keepdims)
+    axes, shape = over(x, axis, keepdims)
     return reduce(x, "var", axes, shape, x.dtype, correction=float(correction))
 
 
 @implement("std", "cuda", refuse=_refuse)
 def std(x: Array, *, axis: Any, keepdims: bool, correction: float) -> Array:
     """Root of the variance."""
-    axes, shape = _over(x, axis, keepdims)
+    axes, shape = over(x, axis, keepdims)
     return reduce(x, "var", axes, shape, x.dtype, correction=float(correction), root=1)
 
 
 @implement("norm", "cuda", refuse=_refuse)
 def norm(x: Array, *, ord: float, axis: Any, keepdims: bool) -> Array:
     """(sum of |x|**ord) ** (1 / ord), in the wide type: the powers are written once and read once."""
-    axes, shape = _over(x, axis, keepdims)
+    axes, shape = over(x, axis, keepdims)
     wide = wide_copy(x) if dtypes.is_half(x.dtype) else x
     if ord == 2:
         total = reduce(like(wide, "elementwise_square", wide), "sum", axes, shape, wide.dtype)
