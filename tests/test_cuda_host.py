@@ -52,6 +52,7 @@ REFUSED = {
     "rows": (lambda: dl.scatter_add(tensor(X), tensor([[1, 7]] * 3), tensor(X[:, :2])), "scatter_add: index 7"),
     "elements": (
         lambda: dl.scatter_add(tensor(X), tensor([[1, 7, 1, 1]]), tensor(X[:1]), axis=0), "scatter_add: index 7"),
+    "scatter": (lambda: dl.scatter(tensor(X), tensor([[1, 7]] * 3), tensor(X[:, :2])), "scatter: index 7"),
     "labels": (lambda: dl.cross_entropy(tensor(X), tensor(LABELS)), "cross_entropy: label 4 .* for 4 classes"),
 }  # fmt: skip
 
