@@ -184,11 +184,9 @@ KERNELS = ROOT / "kernels"
 
 
 def compile_fatbin(source, folder):
-    """One binary for all architectures, with PTX for those to come."""
+    """One binary for all architectures."""
     options = runpy.run_path(str(ROOT / "dlcore" / "backends" / "cuda" / "options.py"))
-    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in options["ARCHITECTURES"]]
-    last = options["ARCHITECTURES"][-1]
-    codes.append(f"-gencode=arch=compute_{last},code=compute_{last}")
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in options["in_wheel"](source.stem)]
     command = ["nvcc", "-fatbin", "-O3", "--compress-mode=size", *options["OPTIONS"], *codes]
     command += [f"-I{KERNELS / 'include'}", str(source), "-o", str(folder / f"{source.stem}.fatbin")]
     subprocess.run(command, check=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from dlcore import settings
-from dlcore.backends.cuda import compiler
+from dlcore.backends.cuda import compiler, options
 from dlcore.errors import KernelError
 
 
@@ -59,6 +59,13 @@ def test_without_nvrtc_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setattr(compiler.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
     with pytest.raises(KernelError, match="pip install nvidia-cuda-nvrtc"):
         compiler._nvrtc()
+
+
+@pytest.mark.parametrize(("module", "count"), [("gemm_tensor", 6), ("elementwise", 4)])
+def test_the_wheel_has_code_for_every_architecture(module, count, monkeypatch):
+    monkeypatch.setattr(compiler, "ARCHITECTURES", found := options.in_wheel(module))
+    assert len(found) == count
+    assert all(map(compiler.covers, options.ARCHITECTURES))
 
 
 def test_every_include_of_a_kernel_is_put_in_its_place():

@@ -324,7 +324,18 @@ def test_debug_names_the_kernel_that_fails_while_it_runs(monkeypatch):
 
 @pytest.mark.parametrize(
     ("architecture", "covered"),
-    [(75, False), (80, True), (87, True), (89, True), (90, True), (103, True), (110, False), (120, True), (130, True)],
+    [
+        (75, False),
+        (80, True),
+        (87, True),
+        (89, True),
+        (90, True),
+        (103, True),
+        (110, False),
+        (120, True),
+        (121, True),
+        (130, False),
+    ],
 )
 def test_devices_that_the_fat_binaries_run_on(architecture, covered):
     assert compiler.covers(architecture) == covered

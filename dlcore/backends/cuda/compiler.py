@@ -55,10 +55,8 @@ def _with_headers(text: str, seen: set[str]) -> str:
 
 
 def covers(architecture: int) -> bool:
-    """Whether the fat binaries hold code, or PTX, that runs on a device of that compute capability."""
-    return architecture >= ARCHITECTURES[-1] or any(
-        a // 10 == architecture // 10 and a <= architecture for a in ARCHITECTURES
-    )
+    """Whether the fat binaries hold code that runs on a device of that compute capability."""
+    return any(a // 10 == architecture // 10 and a <= architecture for a in ARCHITECTURES)
 
 
 def _uses_fatbins(architecture: int) -> bool:
@@ -68,7 +66,7 @@ def _uses_fatbins(architecture: int) -> bool:
 def built_for(architecture: int) -> str:
     """What `image` gives to a device, for messages."""
     if _uses_fatbins(architecture):
-        return f"built for {', '.join(f'sm_{a}' for a in ARCHITECTURES)} and PTX of the last"
+        return f"built for {', '.join(f'sm_{a}' for a in ARCHITECTURES)}"
     return f"compiled by NVRTC for sm_{architecture}"
 
 

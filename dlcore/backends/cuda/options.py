@@ -4,4 +4,15 @@ OPTIONS = ("--std=c++17", "--fmad=false")
 """Contraction is off: kernels write fmaf where they mean it, so that every engine agrees bit for bit."""
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""Compute capabilities (80 for 8.0) that binaries are made for; a newer device compiles the PTX of the last."""
+"""Compute capabilities (80 for 8.0) that binaries are made for; others compile with NVRTC, which CuPy needs too."""
+
+SCHEDULED = ("attention", "conv", "gemm", "gru", "lstm", "rnn")
+"""Beginnings of names of kernel files whose speed hangs on how instructions are scheduled for one architecture."""
+
+
+def in_wheel(module: str) -> tuple[int, ...]:
+    """What the wheel's fat binary of a kernel file holds code for.
+
+    Devices of 8.6 and 8.9 run code for 8.0; kernels that wait for memory have none of their own: the wheel stays small.
+    """
+    return ARCHITECTURES if module.startswith(SCHEDULED) else tuple(a for a in ARCHITECTURES if a not in (86, 89))
