@@ -17,12 +17,14 @@ class Operands:
 
     def __init__(self, device: str, tensors: list[dl.Tensor] | None = None) -> None:
         self.device, self.tensors = device, tensors or []
+        self._drawn: list[np.ndarray[Any, Any]] = []
         self._rng, self._next = np.random.default_rng(0), 0
 
     def __call__(self, *shape: int, dtype: Any = dtypes.float32, below: int = 0) -> dl.Tensor:
         """A tensor: numbers from 0.5 to 1.5, or whole ones below a limit."""
         if self._next == len(self.tensors):
             drawn = self._rng.integers(below, size=shape) if below else self._rng.uniform(0.5, 1.5, shape)
+            self._drawn.append(drawn.astype(dtype))
             self.tensors.append(dl.asarray(drawn.astype(dtype), device=self.device))
         self._next += 1
         return self.tensors[self._next - 1]
@@ -33,8 +35,8 @@ class Operands:
         return call(self, size)
 
     def wide(self) -> Operands:
-        """The same numbers for the `numpy` backend, floats in float64."""
-        return Operands("numpy", [dl.asarray(_wide(x.numpy()), device="numpy") for x in self.tensors])
+        """The numbers as they were drawn, whatever was written in place since, for `numpy`; floats in float64."""
+        return Operands("numpy", [dl.asarray(_wide(x), device="numpy") for x in self._drawn])
 
 
 def _wide(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import dlcore as dl
 from benchmarks.static.sample import Arrays
 from dlcore import dtypes
+from dlcore.dispatch import get_backend
 from dlcore.op import OPS
 
 
@@ -189,13 +190,15 @@ def pooling(kernel: str) -> Family:
 
 
 def update(rule: str, *states: str, **settings: Any) -> Family:
-    """A step of an optimizer for one parameter of n numbers."""
-    from dlcore.backends.cuda import ops_optim
+    """A step of an optimizer for one parameter of n numbers, in place."""
+    from dlcore.optim import kernels
 
     def call(new: Arrays, n: int) -> Any:
-        param, grad, *own = [new(n)._array for _ in range(2 + len(states))]
+        tensors = [new(n) for _ in range(2 + len(states))]
+        param, grad, *own = [x._array for x in tensors]
+        run = kernels.find(rule, get_backend(tensors[0].device).kernels, [param])
         named = {name: [array] for name, array in zip(states, own, strict=True)}
-        getattr(ops_optim, rule)([param], [grad], named, lr=1e-3, weight_decay=0.0, step=1, **settings)
+        run([param], [grad], named, lr=1e-3, weight_decay=0.0, step=1, **settings)
         return param, *own
 
     return Family(f"optim_{rule}_f32", MEMORY, call, 32768, 2**25)
