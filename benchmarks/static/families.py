@@ -35,6 +35,7 @@ F32_CONV = F32_GEMM._replace(name="f32 convolution", math_share=0.76, wide=0.0, 
 TENSOR_CONV = TENSOR_GEMM._replace(name="tensor-core convolution", math_share=0.32, dram=1.2, modelled=1.4)
 TENSOR_WGRAD = TENSOR_CONV._replace(name="tensor-core convolution, gradient of w", math_share=0.19, per_stall=0.86)
 TENSOR_ATTENTION = TENSOR_CONV._replace(name="tensor-core attention", dram=1.1)
+DIRECT_CONV = F32_CONV._replace(name="direct convolution", math_share=0.6, per_stall=None, math_per_load=12)
 MEMORY = Bars("memory-bound", None, None, None, 0.5, 1.0, 1.0, 48, False, 1.1)
 
 
@@ -105,20 +106,75 @@ def attention(kernel: str, width: int, dtype: Any) -> Family:
 
 
 SIDE = 16  # of images: whole tiles of pixels
+PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
-def convolution(kernel: str, bars: Bars, op: str, dtype: Any = dtypes.float32, small: int = 1) -> Family:
-    """A 3x3 convolution, or a gradient of it; sizes that whole tiles cover."""
-    c, o = {"conv2d": (128, 256), "conv2d_dw": (128, 128)}[op]
-    attrs: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+def convolution(kernel: str, bars: Bars, op: str, c: int, o: int, small: int, dtype: Any = dtypes.float32) -> Family:
+    """A 3x3 convolution of c channels to o, or its gradient of w; sizes that whole tiles cover."""
     more = {"kernel": (3, 3)} if op == "conv2d_dw" else {}
 
     def call(new: Arrays, n: int) -> Any:
-        first = new(n, c if op == "conv2d" else o, SIDE, SIDE, dtype=dtype)
-        second = new(n, c, SIDE, SIDE, dtype=dtype) if op == "conv2d_dw" else new(o, c, 3, 3, dtype=dtype)
-        return OPS[op](first, second, **attrs, **more)
+        x, y, w = (n, c, SIDE, SIDE), (n, o, SIDE, SIDE), (o, c, 3, 3)
+        first, second = (y, x) if op == "conv2d_dw" else (x, w)
+        return OPS[op](new(*first, dtype=dtype), new(*second, dtype=dtype), **PLAIN, **more)
 
     return Family(kernel, bars, call, small, 512, lambda n: float(n * SIDE**2 * c * o * 9))
+
+
+def tf32_convolution(kernel: str) -> Family:
+    """A 3x3 convolution in tf32, as `DLCORE_VARIANT=conv2d=tf32` asks for it."""
+    from dlcore.backends.cuda.ops_conv import TF32, forward, geometry
+
+    def call(new: Arrays, n: int) -> Any:
+        x, w = new(n, 128, 1, SIDE, SIDE)._array, new(256, 128, 1, 3, 3)._array
+        return forward(TF32, x, w, None, geometry(**PLAIN))
+
+    exact = convolution(kernel, TENSOR_CONV, "conv2d", 128, 256, 16)
+    return exact._replace(call=call, exact=exact.call)
+
+
+def depthwise(kernel: str, op: str) -> Family:
+    """A depthwise 3x3 convolution of 64 channels, or a gradient of it."""
+    attrs: dict[str, Any] = PLAIN | {"groups": 64}
+    attrs |= {"conv2d_dx": {"size": (SIDE, SIDE)}, "conv2d_dw": {"kernel": (3, 3)}}.get(op, {})
+
+    def call(new: Arrays, n: int) -> Any:
+        first, second = new(n, 64, SIDE, SIDE), (n, 64, SIDE, SIDE) if op == "conv2d_dw" else (64, 1, 3, 3)
+        return OPS[op](first, new(*second), **attrs)
+
+    return Family(kernel, MEMORY, call, 2, 4096)
+
+
+def channels_last(new: Arrays, n: int) -> Any:
+    """16 n images of 128 channels in the order of memory that tensor cores take."""
+    from dlcore.backends.cuda import ops_conv
+
+    return ops_conv.channels_last(new(n, 16, 128, 1, SIDE, SIDE, dtype=dtypes.float16)._array)
+
+
+def last_axis(new: Arrays, n: int) -> Any:
+    """The same by a view."""
+    return new(n, 16, 128, 1, SIDE, SIDE, dtype=dtypes.float16)._array.transpose(0, 1, 3, 4, 5, 2)
+
+
+def textbook(kernel: str, op: str) -> Family:
+    """Patches of 3x3 pixels as columns of a matrix, or their sum: a convolution whose filters are an identity."""
+    from dlcore.backends.cuda import ops_conv
+
+    rows, space, taps, g = 16 * 9, (1, SIDE, SIDE), (1, 3, 3), ops_conv.geometry(**PLAIN)
+
+    def call(new: Arrays, n: int) -> Any:
+        if op == "conv2d":
+            return ops_conv.im2col(new(n, 16, *space)._array, taps, space, g)
+        return ops_conv.col2im(new(n, 1, rows, SIDE**2)._array, (n, 16, *space), taps, space, g)
+
+    def exact(new: Arrays, n: int) -> Any:
+        x = new(n, 16 if op == "conv2d" else rows, SIDE, SIDE)
+        filters = dl.eye(rows, device=x.device).reshape(rows, 16, 3, 3)
+        more = {} if op == "conv2d" else {"size": (SIDE, SIDE)}
+        return OPS[op](x, filters, **PLAIN, **more).reshape(n, *((1, rows, -1) if op == "conv2d" else (16, *space)))
+
+    return Family(kernel, MEMORY, call, 16, 4096, exact=exact)
 
 
 def lstm(new: Arrays, n: int) -> Any:
@@ -261,10 +317,18 @@ def families() -> list[Family]:
         skinny("gemm_skinny_n_bf16_16", "n", 16, bf16),
         attention("attention_tensor_64_f16", 64, f16),
         attention("attention_tensor_128_bf16", 128, bf16),
-        convolution("conv_forward_f32_128", F32_CONV, "conv2d"),
-        convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", small=4),
-        convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", f16, 8),
-        convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", bf16, 8),
+        convolution("conv_forward_f32_128", F32_CONV, "conv2d", 128, 256, 1),
+        convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", 128, 128, 4),
+        convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", 128, 256, 16, f16),
+        convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", 256, 256, 8, bf16),
+        tf32_convolution("conv_forward_tf32_128"),
+        convolution("conv_few_forward_f32", DIRECT_CONV, "conv2d", 1, 32, 8),
+        depthwise("conv_depthwise_forward_f32", "conv2d"),
+        depthwise("conv_depthwise_dx_f32", "conv2d_dx"),
+        depthwise("conv_depthwise_dw_f32", "conv2d_dw"),
+        Family("conv_channels_last_b2", MEMORY, channels_last, 2, 512, exact=last_axis),
+        textbook("conv_im2col_b4", "conv2d"),
+        textbook("conv_col2im_f32", "conv2d_dx"),
         Family("lstm_step_wide_f32", step, lstm, 64, 1024, lambda n: float(n * 4 * 512 * 512)),
         flat("elementwise_add_f32", dl.add, count=2),
         flat("elementwise_multiply_f16", dl.multiply, f16, 2),
