@@ -75,6 +75,7 @@ class Call:
     dtype: Any  # the promoted dtype of the operands
     dims: Dims
     attrs: Mapping[str, Any]
+    backend: Backend
 
 
 class Variant(NamedTuple):
@@ -318,7 +319,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     shapes: list[Shape | None] = [None if a is None else getattr(a, "shape", ()) for a in arrays]
     dims, output_shapes = op.resolve(shapes, attrs)
     promoted, casts = promotion(op, arrays)
-    call = Call(op, tuple(shapes), promoted, dims, attrs)
+    call = Call(op, tuple(shapes), promoted, dims, attrs, backend)
     variant = choose(call, backend)
     run = variant.fn
     outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))

@@ -90,21 +90,21 @@ def path(op: Op, backend: Backend) -> tuple[str, list[str]]:
     """
     refused: list[str] = []
     for variant in variants(op.name, backend.kernels):
-        reason = variant.refuse(_example(op)) if variant.refuse else None
+        reason = variant.refuse(_example(op, backend)) if variant.refuse else None
         if reason is None:
             return variant.name, refused
         refused.append(f"{variant.name}: {reason}")
     return "view" if op.view and op.dtype is None else "reference", refused
 
 
-def _example(op: Op) -> Call:
+def _example(op: Op, backend: Backend) -> Call:
     s = testing.samples(op)[0]
     arrays = testing.arrays(op, s, dtypes.float32)
     shapes = [None if x is None else getattr(x, "shape", ()) for x in arrays]
     attrs = {**op.attrs, **s.attrs}
     dims, _ = op.resolve(shapes, attrs)
     promoted, _ = promotion(op, [*arrays, *(None,) * (op.arity - len(arrays))])
-    return Call(op, tuple(shapes), promoted, dims, attrs)
+    return Call(op, tuple(shapes), promoted, dims, attrs, backend)
 
 
 def op_table() -> Iterator[str]:

@@ -320,6 +320,8 @@ def recurrent(cell, count: int):
     def run(t, o, a):
         x, *states = o[: count + 1]
         *weights, lengths = o[count + 1 :]
+        zeros = t.zeros(x.shape[1], weights[1].shape[1], dtype=x.dtype)
+        states = [zeros if s is None else s for s in states]
         found = [None] * len(x)
         for step in reversed(range(len(x))) if a["reverse"] else range(len(x)):
             new = cell(t, x[step], states, weights, a)

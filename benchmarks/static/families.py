@@ -36,6 +36,8 @@ TENSOR_CONV = TENSOR_GEMM._replace(name="tensor-core convolution", math_share=0.
 TENSOR_WGRAD = TENSOR_CONV._replace(name="tensor-core convolution, gradient of w", math_share=0.19, per_stall=0.86)
 TENSOR_ATTENTION = TENSOR_CONV._replace(name="tensor-core attention", dram=1.1)
 DIRECT_CONV = F32_CONV._replace(name="direct convolution", math_share=0.6, per_stall=None, math_per_load=12)
+STEP = F32_SMALL._replace(name="fused step of a recurrent network")
+ALL_STEPS = F32_SMALL._replace(name="all steps of a recurrent network")
 MEMORY = Bars("memory-bound", None, None, None, 0.5, 1.0, 1.0, 48, False, 1.1)
 
 
@@ -49,6 +51,7 @@ class Family(NamedTuple):
     full: int  # modelled, and measured on a GPU
     fma: Callable[[int], float] | None = None  # multiply-adds, for kernels that math bounds
     exact: Callable[[Arrays, int], Any] | None = None  # the same in ops that every backend has, where `call` is not
+    multiprocessors: int = 1  # of the device that the emulator is, for the small call
 
     @property
     def math(self) -> tuple[str, int]:
@@ -177,13 +180,47 @@ def textbook(kernel: str, op: str) -> Family:
     return Family(kernel, MEMORY, call, 16, 4096, exact=exact)
 
 
-def lstm(new: Arrays, n: int) -> Any:
-    """One step of an LSTM of 512 units."""
-    size, inputs = 512, 32
-    states = [new(n, size) for _ in range(2)]
-    return OPS["lstm"](
-        new(1, n, inputs), *states, new(4 * size, inputs), new(4 * size, size), None, None, reverse=False
-    )
+UNITS, GATES = 512, {"lstm": 4, "gru": 3, "rnn": 1}  # of recurrent networks
+
+
+def recurrent(kernel: str, small: int, full: int) -> Family:
+    """One step of a network of 512 units, n rows."""
+    name, inputs = kernel.partition("_")[0], 32
+    attrs = {"reverse": False} | ({"activation": "tanh"} if name == "rnn" else {})
+    gates, biases = GATES[name] * UNITS, [None] * (2 if name == "gru" else 1)
+
+    def call(new: Arrays, n: int) -> Any:
+        states = [new(n, UNITS) for _ in range(2 if name == "lstm" else 1)]
+        return OPS[name](new(1, n, inputs), *states, new(gates, inputs), new(gates, UNITS), *biases, None, **attrs)
+
+    return Family(kernel, STEP, call, small, full, lambda n: float(n * gates * UNITS))
+
+
+def recurrent_grad(kernel: str, small: int, full: int) -> Family:
+    """Two steps of the gradient of such a network, of which the first multiplies nothing."""
+    name, t = kernel.partition("_")[0], 2
+    attrs = {"reverse": False, "initial": False} | ({"activation": "tanh"} if name == "rnn" else {})
+    gates = GATES[name] * UNITS
+
+    def call(new: Arrays, n: int) -> Any:
+        first, weights, h = new(n, UNITS), new(gates, UNITS), new(t, n, UNITS)
+        saved = {"lstm": (None, None, first, weights, h), "gru": (None, first, weights, h), "rnn": (weights, h)}[name]
+        all_gates = [] if name == "rnn" else [new(t, n, 4 * UNITS)]
+        return OPS[f"{name}_grad"](new(t, n, UNITS), *saved, *all_gates, None, **attrs)
+
+    return Family(kernel, STEP, call, small, full, lambda n: float(n * gates * UNITS))
+
+
+def all_steps(kernel: str) -> Family:
+    """n steps of 16 rows of an LSTM of 512 units in one launch, of the states given at first."""
+
+    def call(new: Arrays, n: int) -> Any:
+        states = [new(16, UNITS) for _ in range(2)]
+        return OPS["lstm"](
+            new(n, 16, 32), *states, new(4 * UNITS, 32), new(4 * UNITS, UNITS), None, None, reverse=False
+        )
+
+    return Family(kernel, ALL_STEPS, call, 2, 128, lambda n: float(n * 16 * 4 * UNITS**2), None, UNITS // 8)
 
 
 def cross_entropy(new: Arrays, n: int) -> Any:
@@ -301,7 +338,6 @@ def flat(kernel: str, op: Callable[..., Any], dtype: Any = dtypes.float32, count
 def families() -> list[Family]:
     """Every line of the table."""
     f32, f16, bf16, f64 = dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.float64
-    step = F32_SMALL._replace(name="fused step of a recurrent network")
     return [
         product("gemm_nn_f32_128", F32_GEMM, "nn", f32, 256),
         product("gemm_nt_f32_128_any", F32_GEMM, "nt", f32, 256),
@@ -329,7 +365,14 @@ def families() -> list[Family]:
         Family("conv_channels_last_b2", MEMORY, channels_last, 2, 512, exact=last_axis),
         textbook("conv_im2col_b4", "conv2d"),
         textbook("conv_col2im_f32", "conv2d_dx"),
-        Family("lstm_step_wide_f32", step, lstm, 64, 1024, lambda n: float(n * 4 * 512 * 512)),
+        recurrent("lstm_step_wide_f32", 64, 512),
+        recurrent("lstm_step_large_f32", 128, 4096),
+        recurrent("gru_step_large_f32", 128, 4096),
+        recurrent("rnn_step_large_f32", 128, 16384),
+        recurrent_grad("lstm_step_grad_large_f32", 128, 16384),
+        recurrent_grad("gru_step_grad_large_f32", 128, 16384),
+        recurrent_grad("rnn_step_grad_large_f32", 128, 16384),
+        all_steps("lstm_all_f32"),
         flat("elementwise_add_f32", dl.add, count=2),
         flat("elementwise_multiply_f16", dl.multiply, f16, 2),
         flat("elementwise_gelu_f32", dl.gelu),

@@ -200,7 +200,9 @@ def sampled(family: Family) -> tuple[sample.Launch, sample.Counts]:
     texts = [Path(module.__file__ or "").read_text() for module in (sample, families)]
 
     def make(product: Path) -> None:
-        found, counts = sample.counted(lambda new: family.call(new, family.small), family.kernel)
+        found, counts = sample.counted(
+            lambda new: family.call(new, family.small), family.kernel, family.multiprocessors
+        )
         product.write_text(json.dumps([found._asdict(), asdict(counts)]))
 
     key = [compiler.source(launch.module), build.driver().parent.name, family.kernel, *texts]

@@ -78,12 +78,12 @@ class Arrays:
 Call = Callable[[Arrays], Any]
 
 
-def counted(call: Call, kernel: str) -> tuple[Launch, Counts]:
-    """Counters of a kernel in a call, which the emulator runs in checked mode on a device of one multiprocessor."""
+def counted(call: Call, kernel: str, multiprocessors: int = 1) -> tuple[Launch, Counts]:
+    """Counters of a kernel in a call, which the emulator runs in checked mode on a device of some size."""
     engine.take_counters()
     engine.take_traffic()
     arrays = Arrays(random=True)
-    with _driver(1, _checked_function) as launches:
+    with _driver(multiprocessors, _checked_function) as launches:
         result = call(arrays)
     counts = _summed(kernel, engine.take_counters())
     traffic = engine.take_traffic()
@@ -138,11 +138,16 @@ def _driver(multiprocessors: int, function_of: Callable[[str, str], Any]) -> Ite
     replaced = {"multiprocessors": multiprocessors, "function": function, "empty": engine.empty}
     before = {name: vars(driver).get(name) for name in replaced}
     vars(driver).update(replaced)
+    backend = dispatch.get_backend("sim")
+    plans, backend.plans = backend.plans, {}  # variants are chosen for the device
+    engine.library().dlsim_multiprocessors(multiprocessors)
     try:
         yield launches
     finally:
+        backend.plans = plans
         for name, value in before.items():
             vars(driver).pop(name) if value is None else setattr(driver, name, value)
+        engine.library().dlsim_multiprocessors(driver.multiprocessors)
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dlcore.creation import asarray, zeros
+from dlcore.creation import asarray
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.nn.init import fan_in_parameter
 from dlcore.nn.module import Module
@@ -47,10 +47,10 @@ class _Weights(Module):
                 raise ArgumentError(f"{type(self).__name__}: forget_bias needs bias=True")
             bias.storage()[self.hidden_size : 2 * self.hidden_size] = value
 
-    def _given(self, state: State, shape: tuple[int, ...], x: Tensor) -> list[Tensor]:
-        """The states as a list, zeros where none is given."""
+    def _given(self, state: State, shape: tuple[int, ...]) -> list[Tensor | None]:
+        """The states as a list; None for zeros."""
         if state is None:
-            return [zeros(shape, x.dtype, x.device)] * self.states
+            return [None] * self.states
         given = list(state) if self.states > 1 and isinstance(state, (tuple, list)) else [state]
         if len(given) != self.states or any(s.shape != shape for s in given):
             shapes = [tuple(s.shape) for s in given]
@@ -90,7 +90,7 @@ class Recurrent(_Weights):
             raise ShapeError(f"{self.op_name}: expected x[T,N,I]; got x{list(x.shape)}")
         y = x.permute(1, 0, 2) if self.batch_first else x
         count = self.num_layers * len(self.directions)
-        states = self._given(state, (count, y.shape[1], self.hidden_size), x)
+        states = self._given(state, (count, y.shape[1], self.hidden_size))
         finals: list[Sequence[Tensor]] = []
         for layer in range(self.num_layers):
             if layer:
@@ -100,13 +100,13 @@ class Recurrent(_Weights):
         return (y.permute(1, 0, 2) if self.batch_first else y), (last if self.states > 1 else last[0])
 
     def _layer(
-        self, layer: int, x: Tensor, states: list[Tensor], lengths: Any, finals: list[Sequence[Tensor]]
+        self, layer: int, x: Tensor, states: list[Tensor | None], lengths: Any, finals: list[Sequence[Tensor]]
     ) -> Tensor:
         """Output of one layer; appends the final states of its directions."""
         outputs = []
         for direction in self.directions:
             weights = self._weights(f"_l{layer}{direction}")
-            start = [s[len(finals)] for s in states]
+            start = [None if s is None else s[len(finals)] for s in states]
             y, *final = type(self).op(x, *start, *weights, lengths=lengths, reverse=direction != "", **self.settings)
             outputs.append(y)
             finals.append(final)
@@ -168,7 +168,7 @@ class _Cell(_Weights):
         """The new state for `x[N, I]` and a state of `[N, H]` (None for zeros)."""
         if x.ndim != 2:
             raise ShapeError(f"{self.op_name}: expected x[N,I]; got x{list(x.shape)}")
-        states = self._given(state, (x.shape[0], self.hidden_size), x)
+        states = self._given(state, (x.shape[0], self.hidden_size))
         return type(self).op(x, *states, *self._weights(""), **self.settings)
 
     def extra_repr(self) -> str:

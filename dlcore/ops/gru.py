@@ -10,19 +10,21 @@ weights::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dlcore.op import Op, Sample, define, sample
 from dlcore.ops import rnn
 from dlcore.ops.derive import define_derived
+from dlcore.ops.matmul import linear_gradients, rows
+from dlcore.ops.reduce import sum
 from dlcore.tensor import Tensor
 
 
 def _gru(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, lengths: Any, *, reverse: bool = False
 ) -> Any:
-    inputs = rnn.projected(xp, x, w_ih, b_ih)
+    inputs, h0 = rnn.projected(xp, x, w_ih, b_ih), rnn.initial_state(xp, h0, x, w_hh)
 
     def step(t: int, h: Any) -> Any:
         states = xp.matmul(h, xp.matrix_transpose(w_hh))
@@ -36,22 +38,30 @@ def _gru(
 
 
 def _gru_grad(
-    xp: Any, dh: Any, dgates: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, h: Any, gates: Any, lengths: Any, *,
-    reverse: bool = False,
+    xp: Any, dh: Any, dgates: Any, h0: Any, w_hh: Any, h: Any, gates: Any, lengths: Any, *, reverse: bool = False,
+    initial: bool = True,
 ) -> Any:  # fmt: skip
-    previous = rnn.before(h, h0, reverse)
+    zeros = xp.zeros_like(h[0, ...])
+    previous = rnn.before(h, zeros if h0 is None else h0, reverse)
 
     def step(t: int, total: Any) -> Any:
         more = None if dgates is None else dgates[t, ...]
         inputs, states, kept = _step_grad(xp, total, more, gates[t, ...], previous[t])
         return (kept + xp.matmul(states, w_hh),), (inputs, states)
 
-    (dh0,), (_, inputs, states) = rnn.unroll(
-        xp, step, [xp.zeros_like(h0)], lengths, x.shape[0], not reverse, into=[dh]
-    )  # fmt: skip
-    dx, dw_ih, db_ih = rnn.weight_gradients(xp, inputs, x, w_ih)
-    _, dw_hh, db_hh = rnn.weight_gradients(xp, states, xp.stack(previous), w_hh)
-    return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
+    last, (_, inputs, states) = rnn.unroll(xp, step, [zeros], lengths, h.shape[0], not reverse, into=[dh])
+    return inputs, states, *rnn.taken(initial, *last)
+
+
+def _gru_vjp(
+    g_h: Tensor, x: Tensor, h0: Tensor | None, w_ih: Tensor, w_hh: Tensor, h: Tensor, gates: Tensor,
+    lengths: Tensor | None, reverse: bool, needs: Sequence[bool], g_gates: Tensor | None = None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    operands = (g_h, g_gates, h0, w_hh, h, gates, lengths)
+    inputs, states, dh0 = _gru_grad_op(*operands, reverse=reverse, initial=needs[1])
+    dx, dw_ih, db_ih = linear_gradients(inputs, x, w_ih, (needs[0], needs[2], needs[4]))
+    dw_hh = rnn.recurrent_gradient(states, h, h0, reverse) if needs[3] else None
+    return dx, dh0, dw_ih, dw_hh, db_ih, sum(rows(states), axis=0) if needs[5] else None
 
 
 def _step_grad(xp: Any, dh: Any, dgates: Any, gates: Any, before: Any) -> tuple[Any, Any, Any]:
@@ -67,25 +77,23 @@ def _step_grad(xp: Any, dh: Any, dgates: Any, gates: Any, before: Any) -> tuple[
 def _samples() -> Iterable[Sample]:
     for k, ((t, n, i, h), lengths, attrs) in enumerate(rnn.cases()):
         biases = ((3 * h,), (3 * h,) if k < 2 else None) if k % 2 == 0 else (None, None)
-        operands = map(rnn.small, ((t, n, i), (n, h), (3 * h, i), (3 * h, h)))
-        yield sample(*operands, *biases, lengths, **attrs)
+        x, h0, *weights = map(rnn.small, ((t, n, i), (n, h), (3 * h, i), (3 * h, h)))
+        yield sample(x, h0 if k else None, *weights, *biases, lengths, **attrs)
 
 
 def _grad_samples() -> Iterable[Sample]:
-    for k, ((t, n, i, h), lengths, attrs) in enumerate(rnn.cases()):
-        operands = (t, n, i), (n, h), (3 * h, i), (3 * h, h), (t, n, h), (t, n, 4 * h)
+    for k, ((t, n, _, h), lengths, attrs) in enumerate(rnn.cases()):
+        h0, *operands = map(rnn.small, ((n, h), (3 * h, h), (t, n, h), (t, n, 4 * h)))
         more = (t, n, 4 * h) if k < 2 else None
-        yield sample((t, n, h), more, *map(rnn.small, operands), lengths, **attrs)
+        yield sample((t, n, h), more, h0 if k else None, *operands, lengths, **attrs, initial=k != 2)
 
 
 _gru_op: Op = define(
     "gru",
-    "x[T,N,I]:float h0[N,H]:float w_ih[3*H,I]:float w_hh[3*H,H]:float b_ih[3*H]:float? b_hh[3*H]:float? "
+    "x[T,N,I]:float h0[N,H]:float? w_ih[3*H,I]:float w_hh[3*H,H]:float b_ih[3*H]:float? b_hh[3*H]:float? "
     "lengths[N]:int? -> h[T,N,H] gates[T,N,4*H]",
     _gru,
-    vjp=lambda g_h, x, h0, w_ih, w_hh, h, gates, lengths, reverse, g_gates=None: _gru_grad_op(
-        g_h, g_gates, x, h0, w_ih, w_hh, h, gates, lengths, reverse=reverse
-    ),
+    vjp=_gru_vjp,
     infer=rnn.check,
     flops=lambda d: 6 * d.T * d.N * d.H * (d.I + d.H),
     samples=_samples,
@@ -94,14 +102,14 @@ _gru_op: Op = define(
 
 _gru_grad_op: Op = define_derived(
     "gru_grad",
-    "dh[T,N,H]:float dgates[T,N,4*H]:float? x[T,N,I]:float h0[N,H]:float w_ih[3*H,I]:float w_hh[3*H,H]:float "
-    "h[T,N,H]:float gates[T,N,4*H]:float lengths[N]:int? "
-    "-> dx[T,N,I] dh0[N,H] dw_ih[3*H,I] dw_hh[3*H,H] db_ih[3*H] db_hh[3*H]",
+    "dh[T,N,H]:float dgates[T,N,4*H]:float? h0[N,H]:float? w_hh[3*H,H]:float h[T,N,H]:float gates[T,N,4*H]:float "
+    "lengths[N]:int? -> dinputs[T,N,3*H] dstates[T,N,3*H] dh0[M,H]",
     _gru_grad,
-    infer=rnn.check,
-    flops=lambda d: 12 * d.T * d.N * d.H * (d.I + d.H),
+    infer=rnn.check_gradient,
+    flops=lambda d: 6 * d.T * d.N * d.H * d.H,
     samples=_grad_samples,
-    doc="Gradient of gru, from those of its outputs (dgates flows in second gradients only).",
+    doc="Gradients of gru for the products with w_ih and w_hh and, if `initial`, for h0 (M is N or 0). dgates flows in "
+    "second gradients only.",
 )
 
 
@@ -111,8 +119,10 @@ def gru(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """GRU over sequences; returns `(y[T,N,H], hT[N,H])`, the states of all steps and the final one.
 
-    x: `[T,N,I]`; h0: `[N,H]`; w_ih: `[3*H,I]`; w_hh: `[3*H,H]`; b_ih, b_hh: `[3*H]`, gates in the order r, z, n.
-    lengths: `[N]` ints in [0, T], the steps of each sequence: past them y is 0 and the state stays (None: T for all).
+    x: `[T,N,I]`; h0: `[N,H]`, or None for zeros; w_ih: `[3*H,I]`; w_hh: `[3*H,H]`; b_ih, b_hh: `[3*H]`, gates in
+    the order r, z, n.
+    lengths: `[N]` ints in [0, T], the steps of each sequence: past them y is 0 and the state stays (None: T for
+    all).
     reverse: from the last step to the first. Raises ShapeError, IndexRangeError.
 
     >>> y, h = gru(dl.ones((5, 2, 3)), dl.zeros((2, 4)), dl.ones((12, 3)), dl.ones((12, 4)))

@@ -102,10 +102,15 @@ def _linear_vjp(
 ) -> tuple[Tensor | None, ...]:
     if activation != "none":
         g = _before_activation(g, x, w, b, y, activation)
+    return linear_gradients(g, x, w, needs)
+
+
+def linear_gradients(g: Tensor, x: Tensor, w: Tensor, needs: Sequence[bool]) -> tuple[Tensor | None, ...]:
+    """Those of `x @ w.T + b` for x, w and b, as far as they are needed, from that of the result."""
     flat = rows(g)
     dx = (flat @ w).reshape(x.shape) if needs[0] else None
     dw = flat.mT @ rows(x) if needs[1] else None
-    db = sum(flat, axis=0) if b is not None and needs[2] else None
+    db = sum(flat, axis=0) if needs[2] else None
     return dx, dw, db
 
 

@@ -1,8 +1,9 @@
 """Recurrent networks over whole sequences: the parts that all share, and the plain one (Elman).
 
 Sequences are `x[T,N,I]`. The product of all steps with `w_ih` is one GEMM; only the product with `w_hh` goes step by
-step. With `lengths`, steps past the end of a sequence keep its state, so that in both directions the state at the last
-step taken is the final one. `reverse` takes the steps from the last to the first.
+step; the gradients of the weights are products over all steps, too. With `lengths`, steps past the end of a sequence
+keep its state, so that in both directions the state at the last step taken is the final one. `reverse` takes the steps
+from the last to the first.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dlcore.errors import ArgumentError, IndexRangeError, ShapeError
 from dlcore.op import Arr, Op, Sample, define, sample
 from dlcore.ops.derive import define_derived
 from dlcore.ops.elementwise import less
+from dlcore.ops.matmul import linear_gradients, rows
 from dlcore.ops.shape import where
 from dlcore.ops.window import as_tensor
 from dlcore.signature import Dims, Shape
@@ -79,12 +81,23 @@ def before(states: Any, first: Any, reverse: bool) -> list[Any]:
     return [*found[1:], first] if reverse else [first, *found[:-1]]
 
 
-def weight_gradients(xp: Any, dz: Any, x: Any, w: Any) -> tuple[Any, Any, Any]:
-    """Gradients of `projected` for x, w and b."""
-    t, n, i = x.shape
-    flat = xp.reshape(dz, (t * n, dz.shape[2]))
-    dw = xp.matmul(xp.matrix_transpose(flat), xp.reshape(x, (t * n, i)))
-    return xp.reshape(xp.matmul(flat, w), (t, n, i)), dw, xp.sum(flat, axis=0)
+def initial_state(xp: Any, state: Any, x: Any, w_hh: Any) -> Any:
+    """The given state, or zeros `[N,H]`."""
+    return xp.zeros((x.shape[1], w_hh.shape[1]), dtype=x.dtype) if state is None else state
+
+
+def taken(wanted: bool, *gradients: Any) -> list[Any]:
+    """Gradients of the initial states if they are wanted, else without rows."""
+    return [g if wanted else g[:0, ...] for g in gradients]
+
+
+def recurrent_gradient(dz: Tensor, h: Tensor, h0: Tensor | None, reverse: bool) -> Tensor:
+    """Gradient of `w_hh[G,H]` from those of its products `dz[T,N,G]` with the states before each step."""
+    later, earlier, first = (dz[:-1], h[1:], dz[-1]) if reverse else (dz[1:], h[:-1], dz[0])
+    if h0 is None:
+        return rows(later).mT @ rows(earlier)
+    from_start = first.mT @ h0
+    return from_start if dz.shape[0] == 1 else from_start + rows(later).mT @ rows(earlier)
 
 
 def check(d: Dims, **_: Any) -> Mapping[str, Any]:
@@ -92,6 +105,11 @@ def check(d: Dims, **_: Any) -> Mapping[str, Any]:
     if d.T == 0:
         raise ShapeError("x has no time step; expected T of at least 1")
     return {}
+
+
+def check_gradient(d: Dims, *, initial: bool, **_: Any) -> Mapping[str, Any]:
+    """The rows of the initial states' gradients."""
+    return {**check(d), "M": d.N if initial else 0}
 
 
 def check_lengths(name: str, lengths: Any, x: Any) -> Tensor | None:
@@ -146,7 +164,7 @@ def _rnn(
     xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b: Any, lengths: Any, *, activation: str = "tanh",
     reverse: bool = False,
 ) -> Any:  # fmt: skip
-    z = projected(xp, x, w_ih, b)
+    z, h0 = projected(xp, x, w_ih, b), initial_state(xp, h0, x, w_hh)
 
     def step(t: int, h: Any) -> Any:
         new = z[t, ...] + xp.matmul(h, xp.matrix_transpose(w_hh))
@@ -156,16 +174,25 @@ def _rnn(
 
 
 def _rnn_grad(
-    xp: Any, dh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, h: Any, lengths: Any, *, activation: str = "tanh",
-    reverse: bool = False,
+    xp: Any, dh: Any, w_hh: Any, h: Any, lengths: Any, *, activation: str = "tanh", reverse: bool = False,
+    initial: bool = True,
 ) -> Any:  # fmt: skip
     def step(t: int, total: Any) -> Any:
         dz = total * _SLOPES[activation](xp, h[t, ...])
         return (xp.matmul(dz, w_hh),), (dz,)
 
-    (dh0,), (_, dz) = unroll(xp, step, [xp.zeros_like(h0)], lengths, x.shape[0], not reverse, into=[dh])
-    dx, dw_ih, db = weight_gradients(xp, dz, x, w_ih)
-    return dx, dh0, dw_ih, weight_gradients(xp, dz, xp.stack(before(h, h0, reverse)), w_hh)[1], db
+    zeros = xp.zeros_like(h[0, ...])
+    last, (_, dz) = unroll(xp, step, [zeros], lengths, h.shape[0], not reverse, into=[dh])
+    return dz, *taken(initial, *last)
+
+
+def _rnn_vjp(
+    g_h: Tensor, x: Tensor, h0: Tensor | None, w_ih: Tensor, w_hh: Tensor, h: Tensor, lengths: Tensor | None,
+    activation: str, reverse: bool, needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    dz, dh0 = _rnn_grad_op(g_h, w_hh, h, lengths, activation=activation, reverse=reverse, initial=needs[1])
+    dx, dw_ih, db = linear_gradients(dz, x, w_ih, (needs[0], needs[2], needs[4]))
+    return dx, dh0, dw_ih, recurrent_gradient(dz, h, h0, reverse) if needs[3] else None, db
 
 
 def _known_activation(d: Dims, *, activation: str, **_: Any) -> Mapping[str, Any]:
@@ -174,34 +201,42 @@ def _known_activation(d: Dims, *, activation: str, **_: Any) -> Mapping[str, Any
     return check(d)
 
 
-def _samples(backward: bool) -> Iterable[Sample]:
+def _activations(k: int) -> str:
+    return "relu" if k == 2 else "tanh"
+
+
+def _samples() -> Iterable[Sample]:
     for k, ((t, n, i, h), lengths, attrs) in enumerate(cases()):
-        head = ((t, n, h),) if backward else ()
-        tail = (t, n, h) if backward else ((h,) if k % 2 == 0 else None)
-        weights = map(small, ((t, n, i), (n, h), (h, i), (h, h)))
-        yield sample(*head, *weights, tail and small(tail), lengths, **attrs, activation=("tanh", "relu")[k == 2])
+        x, h0, *weights = map(small, ((t, n, i), (n, h), (h, i), (h, h)))
+        b = small((h,)) if k % 2 == 0 else None
+        yield sample(x, h0 if k else None, *weights, b, lengths, **attrs, activation=_activations(k))
+
+
+def _grad_samples() -> Iterable[Sample]:
+    for k, ((t, n, _, h), lengths, attrs) in enumerate(cases()):
+        operands = (t, n, h), small((h, h)), small((t, n, h)), lengths
+        yield sample(*operands, **attrs, activation=_activations(k), initial=k != 2)
 
 
 _rnn_op: Op = define(
     "rnn",
-    "x[T,N,I]:float h0[N,H]:float w_ih[H,I]:float w_hh[H,H]:float b[H]:float? lengths[N]:int? -> h[T,N,H]",
+    "x[T,N,I]:float h0[N,H]:float? w_ih[H,I]:float w_hh[H,H]:float b[H]:float? lengths[N]:int? -> h[T,N,H]",
     _rnn,
-    vjp=lambda g, x, h0, w_ih, w_hh, h, lengths, attrs: _rnn_grad_op(g, x, h0, w_ih, w_hh, h, lengths, **attrs),
+    vjp=_rnn_vjp,
     infer=_known_activation,
     flops=lambda d: 2 * d.T * d.N * d.H * (d.I + d.H),
-    samples=lambda: _samples(False),
+    samples=_samples,
     doc="States h_t = act(w_ih x_t + w_hh h_(t-1) + b) of a plain recurrent network. See `dl.rnn`.",
 )
 
 _rnn_grad_op: Op = define_derived(
     "rnn_grad",
-    "dh[T,N,H]:float x[T,N,I]:float h0[N,H]:float w_ih[H,I]:float w_hh[H,H]:float h[T,N,H]:float lengths[N]:int? "
-    "-> dx[T,N,I] dh0[N,H] dw_ih[H,I] dw_hh[H,H] db[H]",
+    "dh[T,N,H]:float w_hh[H,H]:float h[T,N,H]:float lengths[N]:int? -> dz[T,N,H] dh0[M,H]",
     _rnn_grad,
-    infer=_known_activation,
-    flops=lambda d: 4 * d.T * d.N * d.H * (d.I + d.H),
-    samples=lambda: _samples(True),
-    doc="Gradient of rnn, from that of its states.",
+    infer=check_gradient,
+    flops=lambda d: 2 * d.T * d.N * d.H * d.H,
+    samples=_grad_samples,
+    doc="Gradients of rnn for the sums before the activation and, if `initial`, for h0 (M is N or 0).",
 )
 
 
@@ -211,7 +246,7 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Plain recurrent network h_t = act(w_ih x_t + w_hh h_(t-1) + b) over sequences; returns `(y[T,N,H], hT[N,H])`.
 
-    x: `[T,N,I]`; h0: `[N,H]`; w_ih: `[H,I]`; w_hh: `[H,H]`; b: `[H]`. activation: "tanh" or "relu".
+    x: `[T,N,I]`; h0: `[N,H]`, or None for zeros; w_ih: `[H,I]`; w_hh: `[H,H]`; b: `[H]`. activation: "tanh" or "relu".
     lengths: `[N]` ints in [0, T], the steps of each sequence: past them y is 0 and the state stays (None: T for all).
     reverse: from the last step to the first. Raises ShapeError, ArgumentError, IndexRangeError.
 

@@ -19,6 +19,7 @@ MAX_SHARED_BY_DEFAULT = 48 * 1024  # bytes; more must be asked for, kernel by ke
 DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 MULTIPROCESSORS = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+MAX_SHARED = 97  # CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
 
 
 class Driver:
@@ -42,6 +43,7 @@ class Driver:
         attribute = self.native.attribute
         self.multiprocessors = attribute(MULTIPROCESSORS)
         self.architecture = 10 * attribute(CAPABILITY_MAJOR) + attribute(CAPABILITY_MINOR)
+        self.max_shared = attribute(MAX_SHARED)
 
     def image(self, module: str) -> bytes:
         """The compiled `kernels/<module>.cu` as the driver library takes it."""

@@ -1,73 +1,151 @@
-"""Recurrent networks: one product for the inputs of all steps, then one launch a step (`recurrent.cuh`)."""
+"""Recurrent networks: one product for the inputs of all steps, then one launch a step, or one for all steps
+(`recurrent.cuh`)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache, partial
+from math import ceil
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dlcore import dtypes
+from dlcore.backends.cuda.driver import Driver
 from dlcore.backends.cuda.launch import driver_of, empty, launch
-from dlcore.backends.cuda.ops_copy import contiguous, positions, rounded, wide_copy
+from dlcore.backends.cuda.ops_copy import contiguous, positions
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.backends.cuda.ops_matmul import product
-from dlcore.backends.cuda.ops_reduce import reduce
 from dlcore.dispatch import Call, implement
-from dlcore.ops.rnn import steps
 
 Array = Any
 
 THREADS = 256
 NARROW_ROWS, NARROW_UNITS = 16, 8  # of a block: NarrowStep of recurrent.cuh
 WIDE_ROWS, WIDE_UNITS = 64, 16  # WideStep; four times the units where a lane takes units for gates
+LARGE_ROWS, LARGE_UNITS = 128, 32  # LargeStep
+LEAST_BUSY = 0.75  # of the multiprocessors, in all waves of large tiles
 ACTIVATIONS = ("tanh", "relu")
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}  # numbers of a unit that meet its weights
 
 
 def refuse(call: Call) -> str | None:
-    """Why these kernels do not take a call."""
+    """Why no kernel takes a call."""
     return None if call.dtype in SUFFIXES else f"no kernel for {call.dtype}"
 
 
-class Walk(NamedTuple):
-    """The launches of one kernel over the steps of `states[T,N,H]`."""
+class Job(NamedTuple):
+    """What is to be done over the steps of `states[T,N,H]`: the kernels' common name and what they multiply."""
 
-    kernel: str
+    family: str  # lstm, gru or rnn
+    grad: bool
+    states: Array
+    reverse: bool
+    lines: tuple[Array, ...]  # contiguous arrays whose last axis is summed over
+    units: int = 1  # of a lane in a wide or large tile
+
+    def kernel(self, way: str, size: str = "") -> str:
+        """The name of a kernel for these arrays."""
+        return f"{self.family}.{self.family}_{way}{'_grad' * self.grad}{size}_{SUFFIXES[self.states.dtype]}"
+
+    def sequence(self) -> bytes:
+        """`Sequence` of recurrent.cuh."""
+        steps, rows, hidden = self.states.shape
+        address = driver_of(self.states).address
+        vectors = all(x.shape[-1] * x.itemsize % 16 == 0 and address(x) % 16 == 0 for x in self.lines)
+        return struct.pack("<5i", rows, hidden, steps, self.reverse, vectors)
+
+
+Walk = Callable[..., None]
+"""`walk(job, order, *arguments)` launches kernels for the steps `order`; arguments: theirs but for the last, which all
+have in common; the first is an array."""
+
+
+def step_by_step(job: Job, order: range, *arguments: Any) -> None:
+    """A launch for each step."""
+    _, rows, hidden = job.states.shape
+    size, blocks = tiles(rows, hidden, job.units, job.states.dtype, driver_of(job.states).multiprocessors)
+    kernel, sequence = job.kernel("step", f"_{size}"), job.sequence()
+    for step in order:
+        launch(kernel, (blocks,), (THREADS,), *arguments, sequence, step, like=arguments[0])
+
+
+def tiles(rows: int, hidden: int, units: int, dtype: Any, multiprocessors: int) -> tuple[str, int]:
+    """The largest tiles that keep most multiprocessors busy, of which each holds one large one; how many there are."""
+    large = ceil(rows / LARGE_ROWS) * ceil(hidden / (LARGE_UNITS * units))
+    busy = large / (ceil(large / multiprocessors) * multiprocessors or 1)
+    if rows > WIDE_ROWS and dtype != dtypes.float64 and busy >= LEAST_BUSY:
+        return "large", large
+    wide = ceil(rows / WIDE_ROWS) * ceil(hidden / (WIDE_UNITS * units))
+    if rows > 2 * NARROW_ROWS and wide >= multiprocessors:
+        return "wide", wide
+    return "narrow", ceil(rows / NARROW_ROWS) * ceil(hidden / NARROW_UNITS)
+
+
+# ---- all steps in one launch
+
+
+class Resident(NamedTuple):
+    """How weights stay in shared memory: blocks of 8 units, several groups of them for groups of rows."""
+
+    groups: int
     blocks: int
-    rows: int
-    hidden: int
-    vectors: bool
+    shared: int  # bytes of a block
 
-    def run(self, now: int, before: int, after: int, *arguments: Any) -> None:
-        """One step; arguments: those of the kernel but the last, the first of them an array."""
-        step = struct.pack("<6i", self.rows, self.hidden, now, before, after, self.vectors)
-        launch(self.kernel, (self.blocks,), (THREADS,), *arguments, step, like=arguments[0])
-
-
-def walk(kernel: str, states: Array, lines: tuple[Array, ...], units: int = 1) -> Walk:
-    """How to launch a step kernel, given what it multiplies.
-
-    lines: contiguous arrays whose last axis is summed over. units: of a lane in a wide tile.
-    """
-    _, rows, hidden = states.shape
-    driver = driver_of(states)
-    vectors = all(x.shape[-1] * x.itemsize % 16 == 0 and driver.address(x) % 16 == 0 for x in lines)
-    size, blocks = "wide", -(-rows // WIDE_ROWS) * -(-hidden // (WIDE_UNITS * units))
-    if rows <= 2 * NARROW_ROWS or blocks < driver.multiprocessors:
-        size, blocks = "narrow", -(-rows // NARROW_ROWS) * -(-hidden // NARROW_UNITS)
-    return Walk(f"{kernel}_{size}_{SUFFIXES[states.dtype]}", blocks, rows, hidden, vectors)
+    @staticmethod
+    def of(rows: int, hidden: int, gates: int, grad: bool, multiprocessors: int) -> Resident:
+        """For a device. gates: numbers of a unit that meet its weights."""
+        unit_blocks, (columns, inner) = ceil(hidden / NARROW_UNITS), (1, gates) if grad else (gates, 1)
+        groups = max(1, min(ceil(rows / NARROW_ROWS), multiprocessors // max(unit_blocks, 1)))
+        lines = columns * NARROW_UNITS * (ceil(inner * hidden / SLAB) * SLAB + 4)
+        pitch = columns * NARROW_UNITS + 8 * (columns % 2 == 0)
+        beside = max(NARROW_ROWS * (SLAB + 4), THREADS // 32 * NARROW_ROWS * pitch)
+        return Resident(groups, groups * unit_blocks, 4 * (beside + lines))
 
 
-def times(count: int, reverse: bool) -> list[tuple[int, int, int]]:
-    """Each step in the order taken, with those taken before and after it (-1: none)."""
-    order = steps(count, reverse)
-    return list(zip(order, [-1, *order[:-1]], [*order[1:], -1], strict=True))
+SLAB = 128  # kSlab of NarrowStep
+MAX_TURNS = 2  # row tiles of a block in a step, from which on more blocks are worth more than resident weights
 
 
-def back(count: int, reverse: bool) -> Iterator[tuple[int, int, int]]:
-    """The steps from the last taken to the first, and then -1, after which the first is taken."""
-    taken = times(count, reverse)
-    yield from reversed(taken)
-    yield -1, -1, taken[0][0]
+def at_once(job: Job, order: range, *arguments: Any) -> None:
+    """One cooperative launch for all steps."""
+    _, rows, hidden = job.states.shape
+    driver = driver_of(job.states)
+    plan = Resident.of(rows, hidden, GATES[job.family], job.grad, driver.multiprocessors)
+    if plan.blocks:
+        barrier = _barrier(driver, driver.stream())
+        launch(
+            job.kernel("all"), (plan.blocks,), (THREADS,), *arguments, job.sequence(), order.start, order.stop, barrier,
+            like=arguments[0], shared=plan.shared, cooperative=True,
+        )  # fmt: skip
+
+
+@cache
+def _barrier(driver: Driver, stream: int) -> Array:
+    """What `dl::grid_sync` counts in; launches on one stream follow each other."""
+    return driver.xp.zeros(1, np.uint32)
+
+
+def refuse_at_once(family: str, grad: bool, call: Call) -> str | None:
+    """Why a call is not taken in one launch."""
+    if call.dtype == dtypes.float64 or refuse(call):
+        return f"no kernel for {call.dtype}"
+    driver: Driver = call.backend.driver  # type: ignore[attr-defined]
+    d = call.dims
+    plan = Resident.of(d.N, d.H, GATES[family], grad, driver.multiprocessors)
+    if d.T == 1:
+        return "a single step"
+    if plan.blocks > driver.multiprocessors:
+        return f"{plan.blocks} blocks of {NARROW_UNITS} units on {driver.multiprocessors} multiprocessors"
+    if plan.shared > driver.max_shared:
+        return f"{plan.shared} bytes of weights a block, where {driver.max_shared} fit"
+    if ceil(d.N / NARROW_ROWS) > MAX_TURNS * plan.groups:
+        return f"{d.N} rows for {plan.groups} groups of blocks"
+    return None
+
+
+# ---- ops
 
 
 def flat(x: Array) -> Array:
@@ -81,113 +159,102 @@ def projected(x: Array, w: Array, b: Array | None) -> Array:
     return y.reshape(*x.shape[:2], w.shape[0])
 
 
-def zero_state(x: Array) -> Array:
-    """Zeros of the shape of a state in the type of arithmetic."""
-    dtype = dtypes.float32 if dtypes.is_half(x.dtype) else x.dtype
-    return driver_of(x).xp.zeros(x.shape, dtype)
+def given(*arrays: Array | None) -> list[Array | None]:
+    """Contiguous arrays; None stays None."""
+    return [None if x is None else contiguous(x) for x in arrays]
 
 
-def previous(states: Array, first: Array, reverse: bool) -> Array:
-    """The state `[T,N,H]` that each step starts from."""
-    parts = [states[1:], first[None]] if reverse else [first[None], states[:-1]]
-    return driver_of(states).xp.concatenate(parts)
+def running(x: Array) -> Array:
+    """A new array `[N,H]` for a state of `x[T,N,H]` or its gradient, in the type of arithmetic."""
+    return empty(x.shape[1:], dtypes.float32 if dtypes.is_half(x.dtype) else x.dtype, x)
 
 
-def weight_gradients(dz: Array, x: Array) -> tuple[Array, Array]:
-    """Gradients of `projected` for w and b."""
-    return product(flat(dz).T, flat(x)), reduce(flat(dz), "sum", (0,), dz.shape[2:], dz.dtype)
+def forward(count: int) -> range:
+    """Steps in the order in which they are taken."""
+    return range(count)
 
 
-@implement("lstm", "cuda", refuse=refuse)
+def backward(count: int, initial: bool) -> range:
+    """Steps from the last taken to the first; initial: and then -1, after which the first is taken."""
+    return range(count - 1, -2 if initial else -1, -1)
+
+
+def initial_gradients(x: Array, initial: bool, count: int) -> list[Array]:
+    """New arrays for gradients of the initial states of `x[T,N,H]`, without rows if they are not wanted."""
+    return [empty((x.shape[1] if initial else 0, x.shape[2]), x.dtype, x) for _ in range(count)]
+
+
 def lstm(
-    x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *, reverse: bool
-) -> tuple[Array, Array, Array]:
+    walk: Walk, x: Array, h0: Array | None, c0: Array | None, w_ih: Array, w_hh: Array, b: Array | None,
+    lengths: Array | None, *, reverse: bool,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """`-> h[T,N,H] c[T,N,H] gates[T,N,4*H]`; the gates replace the product in place."""
-    gates, lengths = projected(x, w_ih, b), positions(lengths)
-    h, c = (empty((*x.shape[:2], h0.shape[1]), x.dtype, x) for _ in range(2))
-    w, h0, cell = contiguous(w_hh), contiguous(h0), wide_copy(c0)
-    plan = walk("lstm.lstm_step", h, (w, h0, h))
-    for step in times(x.shape[0], reverse):
-        plan.run(*step, w, h0, lengths, h, c, gates, cell)
+    gates, (w, h0, c0) = projected(x, w_ih, b), given(w_hh, h0, c0)
+    h, c = (empty((*x.shape[:2], w_hh.shape[1]), x.dtype, x) for _ in range(2))
+    job = Job("lstm", False, h, reverse, tuple(v for v in (w, h0, h) if v is not None))
+    walk(job, forward(x.shape[0]), w, h0, c0, positions(lengths), h, c, gates, running(h))
     return h, c, gates
 
 
-@implement("lstm_grad", "cuda", refuse=refuse)
 def lstm_grad(
-    dh: Array, dc: Array | None, dgates: Array | None, x: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array,
-    h: Array, c: Array, gates: Array, lengths: Array | None, *, reverse: bool,
+    walk: Walk, dh: Array, dc: Array | None, dgates: Array | None, c0: Array | None, w_hh: Array, c: Array,
+    gates: Array, lengths: Array | None, *, reverse: bool, initial: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """`-> dx[T,N,I] dh0[N,H] dc0[N,H] dw_ih[4*H,I] dw_hh[4*H,H] db[4*H]`."""
-    given = [None if v is None else contiguous(v) for v in (dh, dc, dgates, c0, c, gates)]
-    dz, w, lengths = empty(gates.shape, gates.dtype, gates), contiguous(w_hh.T), positions(lengths)
-    kept, dcell = zero_state(h0), zero_state(c0)
-    plan = walk("lstm.lstm_step_grad", dh, (w, dz), 4)
-    for step in back(x.shape[0], reverse):
-        plan.run(*step, w, *given, lengths, dz, kept, dcell)
-    dw_ih, db = weight_gradients(dz, x)
-    dw_hh = product(flat(dz).T, flat(previous(h, h0, reverse)))
-    dx = product(flat(dz), w_ih).reshape(x.shape)
-    return dx, rounded(kept, h0.dtype), rounded(dcell, c0.dtype), dw_ih, dw_hh, db
+    """`-> dz[T,N,4*H] dh0[M,H] dc0[M,H]`."""
+    dz, w, first = empty(gates.shape, gates.dtype, gates), contiguous(w_hh.T), initial_gradients(c, initial, 2)
+    arguments = w, *given(dh, dc, dgates, c0, c, gates), positions(lengths), dz, running(c), running(c), *first
+    walk(Job("lstm", True, c, reverse, (w, dz), 4), backward(c.shape[0], initial), *arguments)
+    return dz, *first
 
 
-@implement("gru", "cuda", refuse=refuse)
 def gru(
-    x: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, lengths: Array | None, *,
-    reverse: bool,
+    walk: Walk, x: Array, h0: Array | None, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
+    lengths: Array | None, *, reverse: bool,
 ) -> tuple[Array, Array]:  # fmt: skip
     """`-> h[T,N,H] gates[T,N,4*H]`."""
-    h, gates = (empty((*x.shape[:2], size * h0.shape[1]), x.dtype, x) for size in (1, 4))
-    w, first, bias = contiguous(w_hh), contiguous(h0), None if b_hh is None else contiguous(b_hh)
-    inputs, lengths, state = projected(x, w_ih, b_ih), positions(lengths), wide_copy(h0)
-    plan = walk("gru.gru_step", h, (w, first, h))
-    for step in times(x.shape[0], reverse):
-        plan.run(*step, w, first, bias, lengths, inputs, h, gates, state)
+    h, gates = (empty((*x.shape[:2], size * w_hh.shape[1]), x.dtype, x) for size in (1, 4))
+    inputs, (w, h0, bias) = projected(x, w_ih, b_ih), given(w_hh, h0, b_hh)
+    job = Job("gru", False, h, reverse, tuple(v for v in (w, h0, h) if v is not None))
+    walk(job, forward(x.shape[0]), w, h0, bias, positions(lengths), inputs, h, gates, running(h))
     return h, gates
 
 
-@implement("gru_grad", "cuda", refuse=refuse)
 def gru_grad(
-    dh: Array, dgates: Array | None, x: Array, h0: Array, w_ih: Array, w_hh: Array, h: Array, gates: Array,
-    lengths: Array | None, *, reverse: bool,
+    walk: Walk, dh: Array, dgates: Array | None, h0: Array | None, w_hh: Array, h: Array, gates: Array,
+    lengths: Array | None, *, reverse: bool, initial: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """`-> dx[T,N,I] dh0[N,H] dw_ih[3*H,I] dw_hh[3*H,H] db_ih[3*H] db_hh[3*H]`."""
-    given = [None if v is None else contiguous(v) for v in (dh, dgates, h0, h, gates)]
+    """`-> dinputs[T,N,3*H] dstates[T,N,3*H] dh0[M,H]`."""
     dinputs, dstates = (empty((*h.shape[:2], w_hh.shape[0]), h.dtype, h) for _ in range(2))
-    w, lengths, kept = contiguous(w_hh.T), positions(lengths), zero_state(h0)
-    plan = walk("gru.gru_step_grad", dh, (w, dstates), 4)
-    for step in back(x.shape[0], reverse):
-        plan.run(*step, w, *given, lengths, dinputs, dstates, kept)
-    dw_ih, db_ih = weight_gradients(dinputs, x)
-    dw_hh, db_hh = weight_gradients(dstates, previous(h, h0, reverse))
-    dx = product(flat(dinputs), w_ih).reshape(x.shape)
-    return dx, rounded(kept, h0.dtype), dw_ih, dw_hh, db_ih, db_hh
+    w, first = contiguous(w_hh.T), initial_gradients(h, initial, 1)
+    arguments = w, *given(dh, dgates, h0, h, gates), positions(lengths), dinputs, dstates, running(h), *first
+    walk(Job("gru", True, h, reverse, (w, dstates), 4), backward(h.shape[0], initial), *arguments)
+    return dinputs, dstates, *first
 
 
-@implement("rnn", "cuda", refuse=refuse)
 def rnn(
-    x: Array, h0: Array, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *, activation: str,
-    reverse: bool,
+    walk: Walk, x: Array, h0: Array | None, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *,
+    activation: str, reverse: bool,
 ) -> Array:  # fmt: skip
     """`-> h[T,N,H]`; the states replace the product in place."""
-    h, lengths = projected(x, w_ih, b), positions(lengths)
-    w, first = contiguous(w_hh), contiguous(h0)
-    plan = walk("rnn.rnn_step", h, (w, first, h), 4)
-    for step in times(x.shape[0], reverse):
-        plan.run(*step, w, first, lengths, h, ACTIVATIONS.index(activation))
+    h, (w, h0) = projected(x, w_ih, b), given(w_hh, h0)
+    job = Job("rnn", False, h, reverse, tuple(v for v in (w, h0, h) if v is not None), 4)
+    walk(job, forward(x.shape[0]), w, h0, positions(lengths), h, ACTIVATIONS.index(activation))
     return h
 
 
-@implement("rnn_grad", "cuda", refuse=refuse)
 def rnn_grad(
-    dh: Array, x: Array, h0: Array, w_ih: Array, w_hh: Array, h: Array, lengths: Array | None, *, activation: str,
-    reverse: bool,
+    walk: Walk, dh: Array, w_hh: Array, h: Array, lengths: Array | None, *, activation: str, reverse: bool,
+    initial: bool,
 ) -> tuple[Array, ...]:  # fmt: skip
-    """`-> dx[T,N,I] dh0[N,H] dw_ih[H,I] dw_hh[H,H] db[H]`."""
-    dz, w, lengths = empty(h.shape, h.dtype, h), contiguous(w_hh.T), positions(lengths)
-    into, after, kept = contiguous(dh), contiguous(h), zero_state(h0)
-    plan = walk("rnn.rnn_step_grad", dh, (w, dz), 4)
-    for step in back(x.shape[0], reverse):
-        plan.run(*step, w, into, after, lengths, dz, kept, ACTIVATIONS.index(activation))
-    dw_ih, db = weight_gradients(dz, x)
-    dw_hh = product(flat(dz).T, flat(previous(h, h0, reverse)))
-    return product(flat(dz), w_ih).reshape(x.shape), rounded(kept, h0.dtype), dw_ih, dw_hh, db
+    """`-> dz[T,N,H] dh0[M,H]`."""
+    dz, w, first = empty(h.shape, h.dtype, h), contiguous(w_hh.T), initial_gradients(h, initial, 1)
+    arguments = w, *given(dh, h), positions(lengths), dz, running(h), *first, ACTIVATIONS.index(activation)
+    walk(Job("rnn", True, h, reverse, (w, dz), 4), backward(h.shape[0], initial), *arguments)
+    return dz, *first
+
+
+for _run in (lstm, lstm_grad, gru, gru_grad, rnn, rnn_grad):
+    _family, _, _grad = _run.__name__.partition("_")
+    implement(_run.__name__, "cuda", refuse=refuse)(partial(_run, step_by_step))
+    _refuse = partial(refuse_at_once, _family, bool(_grad))
+    implement(_run.__name__, "cuda", "persistent", _refuse)(partial(_run, at_once))
