@@ -109,8 +109,8 @@ DL_DEVICE int list_chunk(const long long* index, unsigned start, Record* record,
   for (int k = 0; k < kPerThread; ++k) {
     const unsigned j = from + k * kThreads + threadIdx.x;
     const unsigned to = j < p.count ? row_at(index, start + j, p.n, record) : p.n;
-    row[k] = to - first;
-    mask[k] = __ballot_sync(kAllLanes, to >= first && row[k] < rows && to < p.n && int(to) != p.skip);
+    row[k] = to - first;  // beyond all rows if it wraps around
+    mask[k] = __ballot_sync(kAllLanes, row[k] < rows && int(to) != p.skip);
     if (lane == 0) found.counts[k * kWarps + warp] = __popc(mask[k]);
   }
   __syncthreads();

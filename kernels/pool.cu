@@ -32,16 +32,16 @@ DL_DEVICE Place place_of(unsigned element, int size0, int size1, int size2) {
   return {plane, {int(layer - plane * size0), int(row - layer * size1), int(element - row * size2)}};
 }
 
-// The input that tap `tap` of output `out` sees, or -1 where it lies in the padding.
+// The input that tap `tap` of output `out` sees, negative where it lies in the padding.
 DL_DEVICE int input_of(const Axis& axis, int out, int tap) {
   const int in = out * axis.stride - axis.padding + tap * axis.dilation;
-  return in >= 0 && in < axis.in ? in : -1;
+  return in < axis.in ? in : -1;
 }
 
-// The output whose tap `tap` sees input `in`, or -1 where there is none.
+// The output whose tap `tap` sees input `in`, negative where there is none.
 DL_DEVICE int output_of(const Axis& axis, int in, int tap) {
   const int reach = in + axis.padding - tap * axis.dilation, out = reach / axis.stride;
-  return reach >= 0 && out * axis.stride == reach && out < axis.out ? out : -1;
+  return out * axis.stride == reach && out < axis.out ? out : -1;
 }
 
 // f(position) of each tap whose counterpart exists, in row-major order of the taps: where a window's taps lie among
