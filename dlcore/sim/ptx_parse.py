@@ -101,6 +101,7 @@ class Reader:
 
     def __init__(self, source: list[Token]) -> None:
         self.tokens = source
+        self.texts = [token.text for token in source] + [""]
         self.at = 0
 
     @property
@@ -115,7 +116,7 @@ class Reader:
 
     def peek(self) -> str:
         """The next token, "" at the end."""
-        return self.tokens[self.at].text if self.more else ""
+        return self.texts[self.at]
 
     def next(self) -> str:
         """Consumes the next token."""
@@ -127,7 +128,7 @@ class Reader:
 
     def accept(self, text: str) -> bool:
         """Consumes the next token if it is this one."""
-        found = self.peek() == text
+        found = self.texts[self.at] == text
         self.at += found
         return found
 
