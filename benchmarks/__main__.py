@@ -9,6 +9,7 @@ SUITES = {
     "peers": "matrix products and training steps against PyTorch (--json FILE, --only TEXT)",
     "overhead": "one eager op, import time, installed size",
     "gpu": "everything that only a GPU can tell, with a report; or its rehearsal (--rehearse)",
+    "launches": "CUDA launches of a training step, by phase and kernel",
     "static": "CUDA kernels without a GPU: machine code, emulated counters, modelled time (--json FILE)",
 }
 
