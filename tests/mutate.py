@@ -51,6 +51,7 @@ TESTS = {
     "activation": [GEMM, "-k", "epilogues"],
     "attention_grad": [ATTENTION],
     "attention_grad_kv": [ATTENTION],
+    "attention_tensor": [ATTENTION],
     "batch_norm": [NORM, "-k", "channel or nan or mean"],
     "conv": [CONV, "-k", "(geometries or tiles or strided) and not float16 and not bfloat16"],
     "conv_mma": [CONV, "-k", "(geometries or tiles or strided) and (float16 or tf32)"],

@@ -324,6 +324,7 @@ CALLS = {
     "attention": attention,
     "attention_grad": attention,
     "attention_grad_kv": attention,
+    "attention_tensor": attention,
     "batch_norm": samples("batch_norm", "batch_norm_inference", "group_norm"),
     "conv": products_of_patches,
     "conv_direct": direct_convolutions,
