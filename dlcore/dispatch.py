@@ -84,7 +84,7 @@ class Variant(NamedTuple):
     name: str
     fn: Callable[..., Any]
     refuse: Callable[[Call], str | None] | None = None
-    numbers: bool = False  # takes Python floats as they are, beside an array
+    numbers: bool = False  # takes Python floats as they are, beside an array of the promoted dtype
     checks: bool = False  # whether it reports the values that the op's record refuses
 
 
@@ -145,8 +145,8 @@ def implement(
 
     `refuse(call)` returns why this variant cannot take a call, or None. Operands arrive checked, on the device and in
     the promoted dtype, but with any strides; outputs must have the shapes and dtypes that the op's record says. With
-    `numbers`, Python floats beside an array arrive as they are, not as arrays. With `checks`, it reports values that
-    the op's record refuses itself, perhaps later than it is called.
+    `numbers`, Python floats beside an array of that dtype arrive as they are, not as arrays. With `checks`, it reports
+    values that the op's record refuses itself, perhaps later than it is called.
     """
 
     def register(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -327,7 +327,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
         run = _checked(run, op, outputs, backend)
     if op.check and not variant.checks:
         run = _after_check(run, op, backend)
-    if variant.numbers and any(hasattr(a, "dtype") for a in arrays):
+    if variant.numbers and any(hasattr(a, "dtype") and a.dtype == promoted for a in arrays):
         casts = tuple((i, dtype) for i, dtype in casts if type(arrays[i]) is not float)
     count = len(arrays)
     differentiable = op.differentiable + op.differentiable[-1:] * (count - len(op.differentiable))

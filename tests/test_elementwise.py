@@ -54,6 +54,10 @@ def test_erf_is_accurate_everywhere(dtype, limit, device):
     assert np.all(np.abs(got - expected) <= limit * np.abs(expected))
 
 
+def test_where_of_two_numbers(device):
+    assert dl.where(dl.asarray([True, False], device=device), 1.5, -inf).tolist() == [1.5, -inf]
+
+
 def test_logaddexp_at_infinities(device):
     y, d1, d2 = value_and_slope(dl.logaddexp, [-inf, inf, 0.0, 1e4], [-inf, 1.0, -inf, 1e4], device=device)
     assert y == [-inf, inf, 0, 1e4 + math.log(2)]

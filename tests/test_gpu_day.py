@@ -96,7 +96,7 @@ def test_a_driver_that_is_too_old_is_told(said):
 @pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="there is a GPU")
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_without_a_gpu_one_line_names_the_rehearsal():
-    done = subprocess.run(["make", "gpu", "ARGS="], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "--no-print-directory", "gpu", "ARGS="], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
     assert done.stdout == "There is no NVIDIA GPU here (no nvidia-smi). The rehearsal: make gpu ARGS=--rehearse\n"
 
