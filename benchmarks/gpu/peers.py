@@ -36,13 +36,19 @@ def peers(family: Family, operands: Operands) -> dict[str, Callable[[], Run]]:
 
 
 def _product(kernel: str) -> Callable[..., Run]:
-    left, right = kernel.split("_")[1]
+    left, right = _layout(kernel)
 
     def prepare(_: Any, a: Any, b: Any) -> Run:
         x, y = a.T if left == "t" else a, b.T if right == "t" else b
         return lambda: [x @ y]
 
     return prepare
+
+
+def _layout(kernel: str) -> str:
+    """Which operands are transposed ("t"), by the kernel's name."""
+    which, *more = kernel.split("_")[1:]
+    return {"k": "nt", "n": "nn"}[more[0]] if which == "skinny" else which
 
 
 def on_host_of_peer(array: Any) -> np.ndarray[Any, Any]:
@@ -71,8 +77,8 @@ def _torch_work(family: Family) -> Callable[..., Any] | None:
 
 def _on_torch(family: Family, prepare: Callable[..., Any], arrays: list[Any]) -> Run:
     torch = _torch()
-    torch.backends.cuda.matmul.allow_tf32 = "tf32" in family.kernel
-    torch.backends.cudnn.allow_tf32 = False  # f32 means f32
+    tf32 = "tf32" in family.kernel  # elsewhere f32 means f32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = True  # its fastest algorithm
     work = prepare(torch, *[_shared(torch, x) for x in arrays])
     return lambda: listed(work())
@@ -102,9 +108,11 @@ def _cross_entropy(torch: Any, x: Any, t: Any) -> Callable[[], Any]:
 
 # beginning of a kernel's name: from the operands of its family's call what gives the first results of that
 TORCH: dict[str, Callable[..., Any]] = {
-    "conv_forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1),
+    "conv_(few_)?forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1),
+    "conv_depthwise_forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1, groups=64),
     "conv_dw": _conv_dw,
-    "lstm_step": _lstm,
+    "attention_": lambda torch, q, k, v: lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
+    "lstm_(step_(wide|large)|all)_": _lstm,
     "elementwise_add": lambda torch, a, b: lambda: a + b,
     "elementwise_multiply": lambda torch, a, b: lambda: a * b,
     "elementwise_gelu": lambda torch, x: lambda: torch.nn.functional.gelu(x),

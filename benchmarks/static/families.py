@@ -91,8 +91,8 @@ def skinny(kernel: str, layout: str, count: int, dtype: Any) -> Family:
     """A product of a few rows with a matrix of n lines (layout t) or of n columns (layout n)."""
 
     def call(new: Arrays, n: int) -> Any:
-        w = new(n, K, dtype=dtype).mT if layout == "t" else new(K, n, dtype=dtype)
-        return new(count, K, dtype=dtype) @ w
+        x = new(count, K, dtype=dtype)
+        return x @ (new(n, K, dtype=dtype).mT if layout == "t" else new(K, n, dtype=dtype))
 
     return Family(kernel, MEMORY, call, 256, 32768)
 
@@ -129,7 +129,7 @@ def tf32_convolution(kernel: str) -> Family:
     from dlcore.backends.cuda.ops_conv import TF32, forward, geometry
 
     def call(new: Arrays, n: int) -> Any:
-        x, w = new(n, 128, 1, SIDE, SIDE)._array, new(256, 128, 1, 3, 3)._array
+        x, w = (new(*shape)._array[:, :, None] for shape in ((n, 128, SIDE, SIDE), (256, 128, 3, 3)))
         return forward(TF32, x, w, None, geometry(**PLAIN))
 
     exact = convolution(kernel, TENSOR_CONV, "conv2d", 128, 256, 16)
