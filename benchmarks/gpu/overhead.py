@@ -21,7 +21,7 @@ def launches(rounds: int) -> dict[str, float]:
     x, y = dl.ones(4)._array, dl.ones(4)._array
 
     def hand_over() -> None:
-        launch("copy.copy_transpose_b4", (1, 1, 1), (32, 8), x, y, 2, 2, like=x)
+        launch("copy.copy_transpose_b4", (1, 1, 1), (128,), x, y, 2, 2, 0, 0, like=x)
 
     def wait_for() -> None:
         hand_over()
