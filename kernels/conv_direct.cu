@@ -163,6 +163,7 @@ DL_DEVICE void load_filters(const T* w, wide<T>* filters, const Few& v) {
 
 template <class T>
 DL_DEVICE void few_forward(const T* x, const T* w, const T* bias, T* y, const Few& v) {
+  constexpr int V = kPerVector<wide<T>>;
   DL_SHARED(Tap, taps);
   wide<T>* const filters = reinterpret_cast<wide<T>*>(taps + (v.windows.taps + 2) / 2 * 2);
   load_filters(w, filters, v);
@@ -190,11 +191,11 @@ DL_DEVICE void few_forward(const T* x, const T* w, const T* bias, T* y, const Fe
       DL_UNROLL
       for (int i = 0; i < kOwn; ++i) own[i] = tap.bits & outside[i] ? wide<T>(0) : widen(x[offset[i] + tap.offset]);
       DL_UNROLL
-      for (int j = 0; j < kTogether; j += kPerVector<wide<T>>) {
-        using Chunk = Vec<wide<T>, kPerVector<wide<T>>>;
+      for (int j = 0; j < kTogether; j += V) {
+        using Chunk = Vec<wide<T>, V>;
         const Chunk filter = *reinterpret_cast<const Chunk*>(filters + k * v.stride + channel + j);
         DL_UNROLL
-        for (int e = 0; e < kPerVector<wide<T>>; ++e) DL_UNROLL
+        for (int e = 0; e < V; ++e) DL_UNROLL
         for (int i = 0; i < kOwn; ++i) sum[i][j + e] = multiply_add(own[i], filter.at[e], sum[i][j + e]);
       }
     }
