@@ -63,7 +63,7 @@ TESTS = {
     "elementwise": [BASICS, ELEMENTWISE, "-k", "broadcasts or between or where or quotients"],
     "exponentials": [SOFTMAX],
     "functions": [ELEMENTWISE, "-k", "quotients or predicates or corners"],
-    "gather": [GATHER, HOST, SORT, ASSIGN, "-k", "(cuda_gather or range or refused or repeated or index) and not launch"],
+    "gather": [GATHER, HOST, SORT, ASSIGN, "-k", "(gather or range or refused or repeated or index) and not launch"],
     "gemm_ladder": [GEMM, "-k", "ladder"],
     "gemm_mma": [GEMM, "-k", "(edges or whole or splits or tf32) and not float32 and not float64"],
     "gemm_simt": [GEMM, "-k", "(edges or whole or splits) and float32"],
