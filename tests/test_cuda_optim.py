@@ -131,10 +131,11 @@ def test_lamb_scales_each_step_to_its_tensor(dtype, launches):
             testing.assert_close(a, b, dtype)
 
 
-def test_lamb_trusts_a_step_from_zero_as_it_is():
+@pytest.mark.parametrize("eps", [LAMB["eps"], 0.0])
+def test_lamb_trusts_a_step_from_zero_as_it_is(eps):
     p, g = placed(np.zeros(5, np.float32)), placed(np.ones(5, np.float32))
     states = {key: [placed(np.zeros(5, np.float32))] for key in STATES["lamb"]}
-    kernels.find("lamb", "cuda")([p], [g], states, step=1, **{**LAMB, "weight_decay": 0.0})
+    kernels.find("lamb", "cuda")([p], [g], states, step=1, **{**LAMB, "weight_decay": 0.0, "eps": eps})
     np.testing.assert_allclose(on_host(p), -LAMB["lr"], rtol=1e-5)
 
 
