@@ -131,12 +131,12 @@ def test_lamb_scales_each_step_to_its_tensor(dtype, launches):
             testing.assert_close(a, b, dtype)
 
 
-@pytest.mark.parametrize("eps", [LAMB["eps"], 0.0])
-def test_lamb_trusts_a_step_from_zero_as_it_is(eps):
-    p, g = placed(np.zeros(5, np.float32)), placed(np.ones(5, np.float32))
+@pytest.mark.parametrize(("start", "eps"), [(0.0, LAMB["eps"]), (1.0, 0.0)], ids=["from zero", "of the same norm"])
+def test_lamb_takes_a_step_as_it_is(start, eps):
+    p, g = placed(np.full(5, start, np.float32)), placed(np.ones(5, np.float32))
     states = {key: [placed(np.zeros(5, np.float32))] for key in STATES["lamb"]}
     kernels.find("lamb", "cuda")([p], [g], states, step=1, **{**LAMB, "weight_decay": 0.0, "eps": eps})
-    np.testing.assert_allclose(on_host(p), -LAMB["lr"], rtol=1e-5)
+    np.testing.assert_allclose(on_host(p), start - LAMB["lr"], rtol=1e-5)
 
 
 @pytest.mark.emulator
