@@ -75,7 +75,7 @@ TESTS = {
     "multinomial": [SORT, "-k", "draws"],
     "philox": ["tests/test_cuda_random.py"],
     "recurrent": [RECURRENT, "-k", "rnn or gru"],
-    "reduce": [BASICS, "-k", "reductions or long or nan"],
+    "reduce": [BASICS, "tests/test_cuda_reduce_whole.py", "-k", "reductions or long or nan or each_kind"],
     "refuse": [HOST, "-k", "(range or first_position or refused) and not launch"],
     "rnn": [RECURRENT, "-k", "rnn"],
     "row": [SOFTMAX, NORM],

@@ -89,6 +89,18 @@ def test_a_long_row_of_prime_length_is_summed_whole(dtype, launched):
     assert launched[0].startswith("reduce.reduce_block_sum")
 
 
+def test_reductions_of_more_rows_than_blocks():
+    values = np.random.default_rng(0).normal(size=(130, 1100)).astype(np.float32)
+    testing.assert_close(tensor(values).sum(axis=1), values.astype(np.float64).sum(1), values.dtype)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_reductions_of_exponentials_far_apart(axis):
+    values = np.linspace(1000, -1000, 90, dtype=np.float32).reshape(2, 45)
+    expected = values.max(axis) if axis == 0 else values[:, 0]
+    testing.assert_close(dl.logsumexp(tensor(values), axis=axis), expected, values.dtype)
+
+
 @pytest.mark.parametrize("kind", ["columns", "block"])
 @pytest.mark.parametrize("op", ["any", "all"])
 @pytest.mark.parametrize("fill", [True, False])
