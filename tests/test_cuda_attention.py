@@ -57,6 +57,13 @@ def check(operands, dtype="float32", **attrs):
             testing.assert_close(a, b, dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_row_whose_first_score_is_far_above_the_others(dtype):
+    q, k = np.zeros((1, 20, 8), dtype), np.zeros((1, 20, 8), dtype)
+    q[:, 1:], k[:, 0] = 30, 30
+    check_forward([q, k, rand(1, 20, 8, dtype=dtype), None], dtype, causal=False, scale=None)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("t", "s", "d", "e"), [(70, 130, 8, 12), (65, 3, 5, 7), (2, 66, 33, 66)])
 def test_several_tiles(t, s, d, e, causal, launches):
