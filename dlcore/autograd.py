@@ -11,7 +11,8 @@ import heapq
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dlcore import dtypes
 from dlcore.errors import GraphError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
 Grads: TypeAlias = "list[Tensor | None]"  # per output of a node
 Leaves = dict[int, tuple[Tensor, Tensor]]
-_NOTHING: dict[int, Any] = {}
 
 
 class _Mode(threading.local):
@@ -38,14 +38,14 @@ mode = _Mode()
 _new = object.__new__
 
 
-class Saves(NamedTuple):
+@dataclass(slots=True)
+class Saves:
     """What a node keeps when a certain set of operands wants gradients."""
 
     edges: list[int]  # operands to which a gradient flows
     rules: list[GradientRule]
     inputs: list[int]
     outputs: list[int]
-    flows: bool  # whether the first output requires a gradient
 
 
 class Node:
@@ -55,10 +55,10 @@ class Node:
 
     plan: Plan
     attrs: Mapping[str, Any]
-    edges: Sequence[Edge]
+    edges: dict[int, Edge]  # by operand; only those to which a gradient flows
     saves: Saves
-    inputs: Any  # saved operands by index; None once the graph is freed
-    outputs: Any  # saved results by index
+    inputs: dict[int, Any] | None  # saved operands by index; None once the graph is freed
+    outputs: dict[int, Any]  # saved results by index
     sequence: int
 
     def gradients(self, grads: Grads) -> Sequence[Tensor | None]:
@@ -67,18 +67,18 @@ class Node:
             raise GraphError(
                 f"{self.plan.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
             )
-        self._check_overwrites()
-        found: list[Tensor | None] = [None] * len(self.edges)
+        self._check_overwrites(self.inputs)
+        found: list[Tensor | None] = [None] * len(self.plan.operands)
         for rule in self.saves.rules:
             result = rule.fn(*[_VALUES[source](self, key, grads) for source, key in rule.needs])
             if rule.operand is None:
-                return flat_gradients(result, len(self.edges))
+                return flat_gradients(result, len(found))
             found[rule.operand] = result
         return found
 
-    def _check_overwrites(self) -> None:
-        for i in self.saves.inputs:
-            if isinstance(self.inputs[i], Tensor) and self.inputs[i].version > self.sequence:
+    def _check_overwrites(self, inputs: dict[int, Any]) -> None:
+        for i, x in inputs.items():
+            if isinstance(x, Tensor) and x.version > self.sequence:
                 operand = self.plan.op.signature.operand(i).name
                 raise GraphError(
                     f"{self.plan.op.name}: operand {operand} was overwritten in place after the forward pass; run "
@@ -92,8 +92,8 @@ class Node:
     def release(self) -> None:
         """Forget saved arrays and the way back."""
         self.inputs = None
-        self.outputs = _NOTHING
-        self.edges = ()
+        self.outputs = {}
+        self.edges = {}
 
 
 def _grad(node: Node, index: int, grads: Grads) -> Tensor:
@@ -112,18 +112,18 @@ def _dtype(node: Node, index: int, grads: Grads) -> Any:
 
 
 def _of_each(value: Callable[[Node, int, Grads], Any]) -> Callable[[Node, int, Grads], Any]:
-    return lambda node, first, grads: tuple([value(node, i, grads) for i in range(first, len(node.edges))])
+    return lambda node, first, grads: tuple([value(node, i, grads) for i in range(first, len(node.plan.operands))])
 
 
 def _input(node: Node, index: int, grads: Grads) -> Any:
-    return node.inputs[index]
+    return node.inputs[index]  # type: ignore[index]  # it was looked at
 
 
 _VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
     "grad": _grad,
     "grad or None": lambda node, index, grads: grads[index],
     "input": _input,
-    "output": lambda node, index, grads: Tensor._wrap(node.outputs[index], node.plan.backend, node, index),
+    "output": lambda node, index, grads: Tensor._wrap(node.outputs[index], node.plan.backend, edge=(node, index)),
     "_shape": _shape,
     "_dtype": _dtype,
     "inputs": _of_each(_input),
@@ -131,56 +131,41 @@ _VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
     "_dtypes": _of_each(_dtype),
     "attr": lambda node, name, grads: node.attrs[name],
     "attrs": lambda node, _, grads: node.attrs,
-    "needs": lambda node, _, grads: tuple([e is not None for e in node.edges]),
+    "needs": lambda node, _, grads: tuple([i in node.edges for i in range(len(node.plan.operands))]),
 }
 """What a vjp's parameter stands for, by `GradientRule.needs`."""
 
 
-def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any, wanted: int) -> Any:
-    """Wrap the result of an op, with a node behind it when a gradient can flow.
+def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], result: Any, wanted: int) -> Node | None:
+    """The node behind the result of an op; None when no gradient can flow.
 
     wanted: bit i says that operand i requires a gradient.
     """
     saves = plan.saves.get(wanted)
     if saves is None:
         saves = plan.saves[wanted] = _what_to_save(plan, wanted)
+    if not saves.rules:
+        return None
     node: Node = _new(Node)  # without __init__, and with few calls: this is in the path of every eager op
     node.plan = plan
     node.attrs = attrs
     node.saves = saves
-    edges: list[Edge] = [None] * len(operands)
+    node.edges = edges = {}
     for i in saves.edges:
         x = operands[i]
-        edges[i] = x if x._node is None else (x._node, x._index)
-    node.edges = edges
-    node.inputs = _picked(operands, saves.inputs) if saves.inputs else _NOTHING
-    several = type(result) is tuple
-    if saves.outputs:
-        node.outputs = _picked(result if several else (result,), saves.outputs)
-    else:
-        node.outputs = _NOTHING
+        edges[i] = x._edge or x
+    node.inputs = inputs = {}
+    for i in saves.inputs:
+        inputs[i] = operands[i]
+    node.outputs = outputs = {}
+    for i in saves.outputs:
+        outputs[i] = result[i] if type(result) is tuple else result
     node.sequence = next(clock)
-    if several:
-        pairs = enumerate(zip(result, plan.flows, strict=True))
-        return tuple([Tensor._wrap(a, plan.backend, node if saves.rules and f else None, i) for i, (a, f) in pairs])
-    out: Tensor = _new(Tensor)  # as Tensor._wrap, without a call
-    out._array = result
-    out._backend = plan.backend
-    out._meta = plan.outputs[0]
-    if saves.flows:
-        out._node = node
-        out.requires_grad = True
-    if plan.view:
-        out._share_version(operands[0])
-    return out
-
-
-def _picked(values: tuple[Any, ...], wanted: Sequence[int]) -> Any:
-    return values if len(wanted) == len(values) else {i: values[i] for i in wanted}
+    return node
 
 
 def _edge(x: Tensor) -> Edge:
-    return x if x._node is None else (x._node, x._index)
+    return x._edge or x
 
 
 def _what_to_save(plan: Plan, wanted: int) -> Saves:
@@ -189,7 +174,7 @@ def _what_to_save(plan: Plan, wanted: int) -> Saves:
     rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
     outputs = sorted({i for r in rules for i in r.outputs})
-    return Saves(edges, rules, sorted(inputs), outputs, bool(rules) and plan.flows[0])
+    return Saves(edges, rules, sorted(inputs), outputs)
 
 
 def _positions(op: Op, index: int, count: int) -> Sequence[int]:
@@ -220,7 +205,7 @@ class _Engine:
         self.heap: list[tuple[int, Any]] = []
         self.pending: dict[Any, list[Tensor | None]] = {}
         self.leaves: Leaves = {}
-        self.wanted = {(t._node, t._index): t for t in targets or () if t._node is not None}
+        self.wanted = {t._edge: t for t in targets or () if t._edge is not None}
         self.found: dict[Any, Tensor] = {}
 
     def send(self, edge: Edge, grad: Tensor) -> None:
@@ -255,8 +240,10 @@ class _Engine:
                 node.release()
 
     def _visit(self, node: Node, grads: Grads) -> None:
-        for edge, meta, grad in zip(node.edges, node.plan.operands, node.gradients(grads), strict=False):
-            if edge is not None and grad is not None and meta is not None:
+        found = node.gradients(grads)
+        for i, edge in node.edges.items():
+            grad, meta = found[i], node.plan.operands[i]
+            if grad is not None and meta is not None:
                 self.send(edge, grad if grad._meta is meta else _fit(grad, meta))
 
     def _splice(self, node: _Recompute, grads: list[Tensor | None]) -> None:
@@ -346,7 +333,7 @@ def gradients(
     found: list[Tensor | None] = []
     for x in inputs:
         leaf = engine.leaves.get(id(x))
-        found.append((leaf[1] if leaf else None) if x._node is None else engine.found.get((x._node, x._index)))
+        found.append((leaf[1] if leaf else None) if x._edge is None else engine.found.get(x._edge))
     return found
 
 
@@ -458,7 +445,7 @@ def checkpoint(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     node = _Recompute(rerun, len(outputs))
     wrapped = tuple(
-        Tensor._wrap(o._array, o._backend, node if dtypes.kind(o.dtype) == "float" else None, i)
+        Tensor._wrap(o._array, o._backend, o._meta, (node, i) if dtypes.kind(o.dtype) == "float" else None)
         for i, o in enumerate(outputs)
     )
     return wrapped if isinstance(result, tuple) else wrapped[0]

@@ -88,7 +88,8 @@ class Variant(NamedTuple):
     checks: bool = False  # whether it reports the values that the op's record refuses
 
 
-class Plan(NamedTuple):
+@dataclass(slots=True)
+class Plan:
     """How calls of one kind run."""
 
     op: Op
@@ -282,17 +283,26 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
         if attrs
         else plan.run(*arrays)
     )
-    if wanted and mode.enabled:
-        return record(plan, operands, attrs, result, wanted)
+    node = record(plan, operands, attrs, result, wanted) if wanted and mode.enabled else None
     if type(result) is tuple:
-        return tuple(Tensor._wrap(array, backend) for array in result)
-    out: Tensor = _new(Tensor)  # as Tensor._wrap, without a call
+        return _wrapped(result, plan, node)
+    out: Tensor = _new(Tensor)  # as Tensor._wrap, without its calls
     out._array = result
     out._backend = backend
     out._meta = plan.outputs[0]
+    out._edge = (node, 0) if node is not None and plan.flows[0] else None
+    out._base = out.grad = None
+    out._version = 0
+    out._of_computed = False
+    out.requires_grad = out._edge is not None
     if plan.view:
         out._share_version(operands[0])
     return out
+
+
+def _wrapped(arrays: tuple[Array, ...], plan: Plan, node: autograd.Node | None) -> tuple[Tensor, ...]:
+    edges = [(node, i) if node is not None and flows else None for i, flows in enumerate(plan.flows)]
+    return tuple(map(Tensor._wrap, arrays, [plan.backend] * len(arrays), plan.outputs, edges))
 
 
 def _observed(op: Op, backend: Backend, plan: Plan, arrays: list[Any], attrs: Mapping[str, Any]) -> Any:

@@ -63,7 +63,8 @@ class Op:
         `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want a gradient), an attribute, or `attrs` (all of
         them). A gradient may have the broadcast shape: the engine sums it down.
     infer: `infer(dims, **attrs)` returns the output dims that no operand binds; raises DlcoreError for bad attributes.
-    dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output.
+    dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output, or
+        a tuple with the dtype of each.
     flops: floating point operations of a call as a function of its dims.
     samples: calls for tests and benchmarks; None derives them from the signature.
     check: `check(read, *arrays, **attrs)` raises DlcoreError for values that are not legal (an index out of range);
@@ -152,7 +153,8 @@ class Op:
         fixed = {"bool": dtypes.bool_, "int": dtypes.DEFAULT_INT}
         found = [fixed.get(o.kind, promoted) for o in self.signature.outputs]
         if self.dtype:
-            found[0] = self.dtype(promoted, attrs)
+            own = self.dtype(promoted, attrs)
+            found = list(own) if isinstance(own, tuple) else [own, *found[1:]]
         return found
 
 

@@ -71,31 +71,49 @@ class Tensor:
     __array_ufunc__ = None  # NumPy arrays leave mixed arithmetic to the tensor
     __hash__ = object.__hash__
 
+    __slots__ = (
+        "__weakref__",
+        "_array",
+        "_backend",
+        "_base",
+        "_edge",
+        "_meta",
+        "_of_computed",
+        "_version",
+        "grad",
+        "requires_grad",
+    )
+
     _array: Any
     _backend: Backend
-    _meta: Meta | None = None  # of the array, once it was asked for
-    _node: Any = None
-    _index: int = 0
-    _base: Tensor | None = None
-    _version: int = 0
-    _of_computed: bool = False  # shares the memory of a tensor that a recorded op computed, and perhaps saved
-    requires_grad: bool = False
-    grad: Tensor | None = None
+    _meta: Meta | None  # of the array, once it was asked for
+    _edge: tuple[Any, int] | None  # the node that computed it and which of its outputs it is; None for a leaf
+    _base: Tensor | None  # the leaf whose memory it shares
+    _version: int
+    _of_computed: bool  # shares the memory of a tensor that a recorded op computed, and perhaps saved
+    requires_grad: bool
+    grad: Tensor | None
 
     def __init__(self) -> None:
         raise DTypeError("make tensors with dl.tensor(data), dl.asarray(array) or dl.zeros(shape)")
 
     @classmethod
-    def _wrap(cls, array: Any, backend: Backend, node: Any = None, index: int = 0, meta: Meta | None = None) -> Self:
+    def _wrap(
+        cls, array: Any, backend: Backend, meta: Meta | None = None, edge: tuple[Any, int] | None = None
+    ) -> Self:
         self: Self = _new(cls)
+        self._fill(array, backend, meta, edge)
+        return self
+
+    def _fill(self, array: Any, backend: Backend, meta: Meta | None, edge: tuple[Any, int] | None) -> None:
         self._array = array
         self._backend = backend
         self._meta = meta
-        if node is not None:
-            self._node = node
-            self._index = index
-            self.requires_grad = True
-        return self
+        self._edge = edge
+        self._base = self.grad = None
+        self._version = 0
+        self._of_computed = False
+        self.requires_grad = edge is not None
 
     def _find_meta(self) -> Meta:
         found = self._meta = Meta(self._array.shape, self._array.dtype)
@@ -138,7 +156,7 @@ class Tensor:
     @property
     def is_leaf(self) -> bool:
         """Whether it was made by the user rather than by a recorded op."""
-        return self._node is None
+        return self._edge is None
 
     @property
     def version(self) -> int:
@@ -274,8 +292,8 @@ class Tensor:
 
     def storage(self) -> Any:
         """The raw array, for writing: counts as an overwrite. Optimizers and running statistics use it."""
-        if self._node is not None or self._of_computed:
-            how = "was" if self._node is not None else "shares the memory of one that was"
+        if self._edge is not None or self._of_computed:
+            how = "was" if self._edge is not None else "shares the memory of one that was"
             raise GraphError(
                 f"only leaf tensors can be overwritten; this one {how} computed by a recorded op, copy it (dl.tensor)"
             )
@@ -287,8 +305,8 @@ class Tensor:
         """Count overwrites of `source` as overwrites of this tensor, unless it is a copy."""
         if self._array is not source._array and self._array.base is None:
             return
-        self._of_computed = source._of_computed or source._node is not None
-        if source._node is None:
+        self._of_computed = source._of_computed or source._edge is not None
+        if source._edge is None:
             self._base = source if source._base is None else source._base
 
     # ---- arithmetic

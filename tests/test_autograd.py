@@ -322,7 +322,7 @@ def test_a_chain_of_20000_ops_runs_and_is_deleted():
         y = y + 1
     y.backward(retain_graph=True)
     assert x.grad.tolist() == [1]
-    alive = weakref.ref(y._node)
+    alive = weakref.ref(y._edge[0])
     del y
     assert alive() is None
 
@@ -368,7 +368,7 @@ def test_memory_goes_with_the_last_reference(no_cycles):
     y = (x * 2).exp()
     z = (y * y).sum()
     arrays = [weakref.ref(t._array) for t in (y, z)]
-    nodes = [weakref.ref(t._node) for t in (y, z)]
+    nodes = [weakref.ref(t._edge[0]) for t in (y, z)]
     del y, z
     assert [r() for r in arrays + nodes] == [None] * 4
 

@@ -20,7 +20,7 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, requires_grad: bool = True) -> None:
         source = (data if isinstance(data, Tensor) else tensor(data)).detach(requires_grad=requires_grad)
-        self._array, self._backend = source._array, source._backend
+        self._fill(source._array, source._backend, None, None)
         self._base = source._base
         self.requires_grad = requires_grad
 
