@@ -8,6 +8,7 @@
 
 namespace dlcore {
 
+void bind_apply(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
@@ -222,6 +223,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Native CPU kernels of dlcore.";
   dlcore::bind_machine(m);
   dlcore::bind_memory(m);
+  dlcore::bind_apply(m);
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
   dlcore::bind_gather(m);

@@ -141,9 +141,7 @@ def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], resu
 
     wanted: bit i says that operand i requires a gradient.
     """
-    saves = plan.saves.get(wanted)
-    if saves is None:
-        saves = plan.saves[wanted] = _what_to_save(plan, wanted)
+    saves = plan.saves.get(wanted) or what_to_save(plan, wanted)
     if not saves.rules:
         return None
     node: Node = _new(Node)  # without __init__, and with few calls: this is in the path of every eager op
@@ -168,13 +166,15 @@ def _edge(x: Tensor) -> Edge:
     return x._edge or x
 
 
-def _what_to_save(plan: Plan, wanted: int) -> Saves:
+def what_to_save(plan: Plan, wanted: int) -> Saves:
+    """What a node of this plan keeps; bit i of `wanted` says that operand i requires a gradient."""
     op, count = plan.op, len(plan.differentiable)
     edges = [i for i, ok in enumerate(plan.differentiable) if ok and wanted >> i & 1]
     rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
     outputs = sorted({i for r in rules for i in r.outputs})
-    return Saves(edges, rules, sorted(inputs), outputs)
+    found = plan.saves[wanted] = Saves(edges, rules, sorted(inputs), outputs)
+    return found
 
 
 def _positions(op: Op, index: int, count: int) -> Sequence[int]:

@@ -18,8 +18,8 @@ import numpy as np
 
 from dlcore import autograd, dtypes, settings
 from dlcore import tensor as tensor_module
-from dlcore.autograd import mode, record
-from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, ShapeError
+from dlcore.autograd import mode, record, what_to_save
+from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, KernelError, ShapeError
 from dlcore.op import Op
 from dlcore.signature import Dims, Shape
 from dlcore.tensor import Meta, Tensor
@@ -170,6 +170,8 @@ def get_backend(name: str) -> Backend:
         if name not in settings.BACKENDS:
             raise BackendError(f"unknown backend {name!r}; expected one of {', '.join(settings.BACKENDS)}")
         _backends[name] = importlib.import_module(f"dlcore.backends.{name}").load()
+        if name != "numpy":
+            _take_shortcut()
         if settings.get("DEBUG"):
             _check_every_output()
     return _backends[name]
@@ -480,5 +482,23 @@ def _frozen(op: Op, value: Any) -> Any:
     return value
 
 
-Op.__call__ = apply  # type: ignore[method-assign, assignment]
-tensor_module.run = apply
+def _enter(function: Callable[..., Any]) -> None:
+    """Make `function(op, *operands, **attrs)` what a call of an op and an operator of tensors run."""
+    Op.__call__ = function  # type: ignore[method-assign]
+    tensor_module.run = function
+
+
+def _take_shortcut() -> None:
+    """Let the extension, if it is there, run the calls whose plan is known, as `apply` would run them."""
+    try:
+        from dlcore import _C
+    except ImportError:
+        return
+    classes = Op, Tensor, autograd.Node, Plan, autograd.Saves
+    try:
+        _enter(_C.shortcut(*classes, mode, autograd.clock, _listeners, what_to_save, apply))
+    except AttributeError as error:
+        raise KernelError(f"the C++ extension is an older build, make it anew ({error})") from None
+
+
+_enter(apply)

@@ -98,9 +98,7 @@ class Tensor:
         raise DTypeError("make tensors with dl.tensor(data), dl.asarray(array) or dl.zeros(shape)")
 
     @classmethod
-    def _wrap(
-        cls, array: Any, backend: Backend, meta: Meta | None = None, edge: tuple[Any, int] | None = None
-    ) -> Self:
+    def _wrap(cls, array: Any, backend: Backend, meta: Meta | None = None, edge: tuple[Any, int] | None = None) -> Self:
         self: Self = _new(cls)
         self._fill(array, backend, meta, edge)
         return self

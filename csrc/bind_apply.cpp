@@ -1,0 +1,272 @@
+// _C.shortcut(...): the path through dispatch.apply of a call whose plan is known. All other calls, and everything that
+// is out of the ordinary, go to dispatch.apply, which says what must happen; this file only repeats it faster.
+#include <pybind11/pybind11.h>
+#include <structmember.h>
+
+#include <vector>
+
+#include "bind.h"
+
+namespace dlcore {
+namespace {
+
+// A slot of a Python class (`__slots__`), read and written without a look-up.
+class Slot {
+ public:
+  Slot(const py::handle& type, const char* name) {
+    const py::object member = type.attr(name);
+    if (Py_TYPE(member.ptr()) != &PyMemberDescr_Type) throw py::type_error(std::string("shortcut: no slot ") + name);
+    offset_ = reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
+  }
+  PyObject* of(PyObject* object) const { return *place(object); }
+  void fill(PyObject* object, PyObject* value) const { *place(object) = Py_NewRef(value); }
+  void fill(PyObject* object, py::object&& value) const { *place(object) = value.release().ptr(); }
+
+ private:
+  PyObject** place(PyObject* object) const {
+    return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset_);
+  }
+  Py_ssize_t offset_;
+};
+
+// The classes and objects of dlcore that a call meets.
+struct House {
+  py::object tensor, node, plan, saves, mode, clock, listeners, what_to_save, apply;
+
+  Slot t_array{tensor, "_array"}, t_backend{tensor, "_backend"}, t_base{tensor, "_base"}, t_edge{tensor, "_edge"},
+      t_grad{tensor, "grad"}, t_meta{tensor, "_meta"}, t_of_computed{tensor, "_of_computed"},
+      t_requires_grad{tensor, "requires_grad"}, t_version{tensor, "_version"};
+  Slot n_attrs{node, "attrs"}, n_edges{node, "edges"}, n_inputs{node, "inputs"}, n_outputs{node, "outputs"},
+      n_plan{node, "plan"}, n_saves{node, "saves"}, n_sequence{node, "sequence"};
+  Slot p_absent{plan, "absent"}, p_casts{plan, "casts"}, p_defaults{plan, "defaults"}, p_flows{plan, "flows"},
+      p_outputs{plan, "outputs"}, p_run{plan, "run"}, p_saves{plan, "saves"}, p_view{plan, "view"};
+  Slot s_edges{saves, "edges"}, s_inputs{saves, "inputs"}, s_outputs{saves, "outputs"}, s_rules{saves, "rules"};
+
+  py::str plans = py::reinterpret_steal<py::str>(PyUnicode_InternFromString("plans"));
+  py::str enabled = py::reinterpret_steal<py::str>(PyUnicode_InternFromString("enabled"));
+  py::int_ zero = py::int_(0);
+};
+
+const House* house;  // kept as long as the process
+
+py::object owned(PyObject* fresh) {
+  if (fresh == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(fresh);
+}
+
+py::object borrowed(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
+
+bool truth(PyObject* object) {
+  const int found = object == Py_False ? 0 : object == Py_True ? 1 : PyObject_IsTrue(object);
+  if (found < 0) throw py::error_already_set();
+  return found;
+}
+
+py::object new_of(const py::object& type) {
+  PyTypeObject* const t = reinterpret_cast<PyTypeObject*>(type.ptr());
+  return owned(t->tp_alloc(t, 0));
+}
+
+// One call of an op.
+class Call {
+ public:
+  Call(PyObject* op, PyObject* const* operands, Py_ssize_t count, PyObject* names)
+      : op_(op), operands_(operands), count_(count), names_(names) {}
+  Call(const Call&) = delete;
+  ~Call() {
+    for (Py_ssize_t i = 0; i < filled_; ++i) Py_DECREF(arrays_[i]);
+  }
+
+  // The result; null where dispatch.apply must take the call.
+  py::object run() {
+    if (PyList_GET_SIZE(house->listeners.ptr()) > 0 || count_ > kMost || !read_operands()) return {};
+    plan_ = find_plan();
+    if (!plan_ || PyTuple_GET_SIZE(house->p_casts.of(plan_.ptr())) > 0) return {};
+    PyObject* const defaults = house->p_defaults.of(plan_.ptr());
+    const Py_ssize_t total = count_ + PyTuple_GET_SIZE(house->p_absent.of(plan_.ptr()));
+    if (total > kMost || !PyDict_CheckExact(defaults)) return {};
+    for (Py_ssize_t i = count_; i < total; ++i) pass(Py_None);
+    attrs_ = merged(defaults);
+    result_ = compute();
+    if (wanted_ != 0 && truth(owned(PyObject_GetAttr(house->mode.ptr(), house->enabled.ptr())).ptr())) record();
+    return PyTuple_CheckExact(result_.ptr()) ? wrap_all() : wrap_one();
+  }
+
+ private:
+  static constexpr Py_ssize_t kMost = 24;
+
+  Py_ssize_t named() const { return names_ == nullptr ? 0 : PyTuple_GET_SIZE(names_); }
+
+  void pass(PyObject* array) { arrays_[filled_++] = Py_NewRef(array); }
+
+  // Fills arrays_, wanted_, backend_ and the key's part for the operands; false for an operand that needs more work.
+  bool read_operands() {
+    key_ = owned(PyTuple_New(1 + count_ + 2 * named()));
+    PyTuple_SET_ITEM(key_.ptr(), 0, Py_NewRef(op_));
+    for (Py_ssize_t i = 0; i < count_; ++i) {
+      PyObject* const x = operands_[i];
+      PyObject* kind = reinterpret_cast<PyObject*>(Py_TYPE(x));
+      if (PyObject_TypeCheck(x, reinterpret_cast<PyTypeObject*>(house->tensor.ptr()))) {
+        PyObject* const backend = house->t_backend.of(x);
+        if (backend_ != nullptr && backend != backend_) return false;
+        backend_ = backend;
+        pass(house->t_array.of(x));
+        kind = house->t_meta.of(x);
+        if (kind == Py_None) return false;
+        if (truth(house->t_requires_grad.of(x))) wanted_ |= 1u << i;
+      } else if (x == Py_None || PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x)) {
+        pass(x);
+      } else {
+        return false;
+      }
+      PyTuple_SET_ITEM(key_.ptr(), 1 + i, Py_NewRef(kind));
+    }
+    return backend_ != nullptr;
+  }
+
+  py::object find_plan() {
+    const Py_ssize_t count = named(), first = 1 + count_;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      PyObject* const value = operands_[count_ + i];
+      PyTuple_SET_ITEM(key_.ptr(), first + i,
+                       owned(PyTuple_Pack(2, PyTuple_GET_ITEM(names_, i), value)).release().ptr());
+      PyTuple_SET_ITEM(key_.ptr(), first + count + i, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(value))));
+    }
+    const py::object plans = owned(PyObject_GetAttr(backend_, house->plans.ptr()));
+    PyObject* const found = PyDict_GetItemWithError(plans.ptr(), key_.ptr());
+    if (found == nullptr && PyErr_Occurred()) {
+      if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+      PyErr_Clear();  // an attribute that cannot be hashed
+    }
+    return borrowed(found);
+  }
+
+  // The op's attributes: `defaults` with those of the call.
+  py::object merged(PyObject* defaults) const {
+    if (named() == 0) return borrowed(defaults);
+    py::object attrs = owned(PyDict_Copy(defaults));
+    for (Py_ssize_t i = 0; i < named(); ++i)
+      if (PyDict_SetItem(attrs.ptr(), PyTuple_GET_ITEM(names_, i), operands_[count_ + i]) < 0)
+        throw py::error_already_set();
+    return attrs;
+  }
+
+  py::object compute() const {
+    PyObject* const run = house->p_run.of(plan_.ptr());
+    PyObject* const attrs = PyDict_GET_SIZE(attrs_.ptr()) > 0 ? attrs_.ptr() : nullptr;
+    return owned(PyObject_VectorcallDict(run, arrays_, std::size_t(filled_), attrs));
+  }
+
+  PyObject* operand(Py_ssize_t i) const { return i < count_ ? operands_[i] : Py_None; }
+
+  // The node behind the result, unless no gradient can flow.
+  void record() {
+    const py::object saves = find_saves();
+    if (PyList_GET_SIZE(house->s_rules.of(saves.ptr())) == 0) return;
+    const auto edge_of = [&](Py_ssize_t i) {
+      PyObject* const edge = house->t_edge.of(operands_[i]);
+      return edge == Py_None ? operands_[i] : edge;
+    };
+    const bool several = PyTuple_CheckExact(result_.ptr());
+    const auto output = [&](Py_ssize_t i) { return several ? PyTuple_GET_ITEM(result_.ptr(), i) : result_.ptr(); };
+    const py::object node = new_of(house->node);
+    house->n_plan.fill(node.ptr(), plan_.ptr());
+    house->n_attrs.fill(node.ptr(), attrs_.ptr());
+    house->n_saves.fill(node.ptr(), saves.ptr());
+    house->n_edges.fill(node.ptr(), picked(house->s_edges.of(saves.ptr()), edge_of));
+    house->n_inputs.fill(node.ptr(), picked(house->s_inputs.of(saves.ptr()), [&](Py_ssize_t i) { return operand(i); }));
+    house->n_outputs.fill(node.ptr(), picked(house->s_outputs.of(saves.ptr()), output));
+    house->n_sequence.fill(node.ptr(), owned(Py_TYPE(house->clock.ptr())->tp_iternext(house->clock.ptr())));
+    node_ = node;
+  }
+
+  py::object find_saves() const {
+    const py::int_ wanted(wanted_);
+    PyObject* const found = PyDict_GetItemWithError(house->p_saves.of(plan_.ptr()), wanted.ptr());
+    if (found != nullptr) return borrowed(found);
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return house->what_to_save(plan_, wanted);
+  }
+
+  // {i: value(i)} for the numbers in a list.
+  template <class Value>
+  static py::object picked(PyObject* indices, const Value& value) {
+    py::object found = owned(PyDict_New());
+    for (Py_ssize_t k = 0; k < PyList_GET_SIZE(indices); ++k) {
+      PyObject* const i = PyList_GET_ITEM(indices, k);
+      if (PyDict_SetItem(found.ptr(), i, value(PyLong_AsSsize_t(i))) < 0) throw py::error_already_set();
+    }
+    return found;
+  }
+
+  // As Tensor._fill.
+  py::object wrap(PyObject* array, Py_ssize_t index) const {
+    py::object out = new_of(house->tensor);
+    PyObject* const t = out.ptr();
+    const bool flows = node_ && truth(PyTuple_GET_ITEM(house->p_flows.of(plan_.ptr()), index));
+    house->t_array.fill(t, array);
+    house->t_backend.fill(t, backend_);
+    house->t_meta.fill(t, PyTuple_GET_ITEM(house->p_outputs.of(plan_.ptr()), index));
+    house->t_edge.fill(t, flows ? py::object(py::make_tuple(node_, index)) : py::none());
+    house->t_base.fill(t, Py_None);
+    house->t_grad.fill(t, Py_None);
+    house->t_version.fill(t, house->zero.ptr());
+    house->t_of_computed.fill(t, Py_False);
+    house->t_requires_grad.fill(t, flows ? Py_True : Py_False);
+    return out;
+  }
+
+  py::object wrap_one() const {
+    py::object out = wrap(result_.ptr(), 0);
+    if (truth(house->p_view.of(plan_.ptr()))) out.attr("_share_version")(py::handle(operands_[0]));
+    return out;
+  }
+
+  py::object wrap_all() const {
+    const Py_ssize_t count = PyTuple_GET_SIZE(result_.ptr());
+    py::object all = owned(PyTuple_New(count));
+    for (Py_ssize_t i = 0; i < count; ++i)
+      PyTuple_SET_ITEM(all.ptr(), i, wrap(PyTuple_GET_ITEM(result_.ptr(), i), i).release().ptr());
+    return all;
+  }
+
+  PyObject* const op_;
+  PyObject* const* const operands_;  // and after them the values of the attributes that the call names
+  const Py_ssize_t count_;
+  PyObject* const names_;
+  PyObject* arrays_[kMost];  // what the implementation gets: filled_ of them, None for an operand left out
+  Py_ssize_t filled_ = 0;
+  PyObject* backend_ = nullptr;
+  unsigned wanted_ = 0;  // bit i: operand i requires a gradient
+  py::object key_, plan_, attrs_, result_, node_;
+};
+
+PyObject* call(PyObject* op, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  return guarded([&]() -> py::object {
+    py::object result = Call(op, args, count, names).run();
+    if (result) return result;
+    std::vector<PyObject*> all{op};
+    all.insert(all.end(), args, args + count + (names == nullptr ? 0 : PyTuple_GET_SIZE(names)));
+    return owned(PyObject_Vectorcall(house->apply.ptr(), all.data(), std::size_t(count + 1), names));
+  });
+}
+
+PyMethodDef call_method = {"__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
+                           METH_FASTCALL | METH_KEYWORDS, "Run the op on tensors; see dispatch.apply."};
+
+py::object shortcut(const py::object& op, const py::object& tensor, const py::object& node, const py::object& plan,
+                    const py::object& saves, const py::object& mode, const py::object& clock, const py::list& listeners,
+                    const py::object& what_to_save, const py::object& apply) {
+  house = new House{tensor, node, plan, saves, mode, clock, listeners, what_to_save, apply};
+  return owned(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(op.ptr()), &call_method));
+}
+
+}  // namespace
+
+void bind_apply(py::module_& m) {
+  m.def("shortcut", &shortcut, py::arg("op"), py::arg("tensor"), py::arg("node"), py::arg("plan"), py::arg("saves"),
+        py::arg("mode"), py::arg("clock"), py::arg("listeners"), py::arg("what_to_save"), py::arg("apply"),
+        "Op.__call__ for calls whose plan is known; it leaves the others to `apply`.");
+}
+
+}  // namespace dlcore
