@@ -5,21 +5,16 @@
 //   of w lies in shared memory; a thread has four pixels and goes through the channels of y, 16 at a time.
 //   Grid: pixels / 512; block: 128; dynamic shared memory: 8 bytes for each k and one more, rounded up to 16, then w as
 //   [k][channels rounded up to 16, and 4] in f32 (f64).
-// conv_depthwise_forward_<dtype>(x, w, bias, y, planes), conv_depthwise_dx_<dtype>(dy, w, dx, planes): as many groups
-// as
-//   input channels; one thread a result. Grid: any; block: 256; no shared memory.
-// conv_depthwise_dw_<dtype>(dy, x, dw, planes): one block an element of dw. Grid: channels of y x taps; block: 256.
 // conv_im2col_b<bytes>(x, columns, windows, ks, pixels, count): columns[image][channel and tap][pixel], elements of any
 //   type of that size. Grid: any; block: 256.
 // conv_col2im_<dtype>(columns, x, planes): adds up what im2col spread. Grid: any; block: 256.
 #include "conv.cuh"
 
-// Contiguous planes x[image, channel] and y[image, channel of y], and how windows of the one meet pixels of the other.
+// Contiguous planes x[image, channel] and y[image, channel], and how windows of the one meet pixels of the other.
 struct Planes {
   int in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
-  Divisor by_kernel[3], by_stride[3], in_axis[3], out_axis[3], channels;  // the channels of the result
-  int multiple;                                                           // channels of y for each channel of x
-  unsigned count;                                                         // results
+  Divisor by_kernel[3], by_stride[3], in_axis[3];
+  unsigned count;  // elements of x
 };
 
 // Coordinates of a number that counts pixels of all planes; returns the plane.
@@ -35,24 +30,6 @@ DL_DEVICE unsigned plane_of(unsigned number, const Divisor (&axes)[3], int (&at)
 
 DL_DEVICE int flat(const int (&at)[3], const int (&size)[3]) { return (at[0] * size[1] + at[1]) * size[2] + at[2]; }
 DL_DEVICE int volume(const int (&size)[3]) { return size[0] * size[1] * size[2]; }
-
-// Calls f(tap, input pixel) for every tap of the window at output `at` that lies in the image.
-template <class F>
-DL_DEVICE void for_window(const Planes& v, const int (&at)[3], F f) {
-  int from[3];
-  DL_ROLLED
-  for (int tap = 0; tap < volume(v.kernel); ++tap) {
-    int taps[3];
-    plane_of(tap, v.by_kernel, taps);
-    bool inside = true;
-    DL_UNROLL
-    for (int i = 0; i < 3; ++i) {
-      from[i] = at[i] * v.stride[i] - v.padding[i] + taps[i] * v.dilation[i];
-      inside = inside && unsigned(from[i]) < unsigned(v.in[i]);
-    }
-    if (inside) f(tap, flat(from, v.in));
-  }
-}
 
 // Calls f(tap, output pixel) for every window that sees input `at`, by that tap.
 template <class F>
@@ -71,72 +48,6 @@ DL_DEVICE void for_windows_that_see(const Planes& v, const int (&at)[3], F f) {
     }
     if (seen) f(tap, flat(to, v.out));
   }
-}
-
-template <class T>
-DL_DEVICE void depthwise_forward(const T* x, const T* w, const T* bias, T* y, const Planes& v) {
-  DL_ROLLED
-  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < v.count; i += gridDim.x * 256) {
-    int at[3];
-    const unsigned plane = plane_of(i, v.out_axis, at);
-    const int channel = int(plane - quotient(plane, v.channels) * v.channels.size);
-    const T* own = x + (long long)(plane / v.multiple) * volume(v.in);
-    const T* taps = w + (long long)channel * volume(v.kernel);
-    wide<T> sum = bias ? widen(bias[channel]) : wide<T>(0);
-    for_window(v, at, [&](int tap, int from) { sum = multiply_add(widen(taps[tap]), widen(own[from]), sum); });
-    y[i] = narrow<T>(sum);
-  }
-}
-
-template <class T>
-DL_DEVICE void depthwise_dx(const T* dy, const T* w, T* dx, const Planes& v) {
-  const int area = volume(v.out), taps = volume(v.kernel);
-  DL_ROLLED
-  for (unsigned i = blockIdx.x * 256 + threadIdx.x; i < v.count; i += gridDim.x * 256) {
-    int at[3];
-    const unsigned plane = plane_of(i, v.in_axis, at);
-    const int channel = int(plane - quotient(plane, v.channels) * v.channels.size);
-    wide<T> sum = 0;
-    DL_ROLLED
-    for (int m = 0; m < v.multiple; ++m) {
-      const T* own = dy + ((long long)plane * v.multiple + m) * area;
-      const T* of_w = w + ((long long)channel * v.multiple + m) * taps;
-      for_windows_that_see(v, at, [&](int tap, int to) { sum = multiply_add(widen(of_w[tap]), widen(own[to]), sum); });
-    }
-    dx[i] = narrow<T>(sum);
-  }
-}
-
-template <class T>
-DL_DEVICE void depthwise_dw(const T* dy, const T* x, T* dw, const Planes& v) {
-  __shared__ wide<T> part[256];
-  const int taps = volume(v.kernel), area = volume(v.out), channels = int(v.channels.size);
-  const int channel = blockIdx.x / taps, tap = blockIdx.x - channel * taps;
-  int offset[3];
-  plane_of(tap, v.by_kernel, offset);
-  DL_UNROLL
-  for (int i = 0; i < 3; ++i) offset[i] = offset[i] * v.dilation[i] - v.padding[i];
-  wide<T> sum = 0;
-  DL_ROLLED
-  for (unsigned i = threadIdx.x; i < v.count; i += 256) {
-    int at[3];
-    const long long plane = (long long)plane_of(i, v.out_axis, at) * channels + channel;
-    const T grad = dy[plane * area + flat(at, v.out)];
-    bool inside = true;
-    DL_UNROLL
-    for (int axis = 0; axis < 3; ++axis) {
-      at[axis] = at[axis] * v.stride[axis] + offset[axis];
-      inside = inside && unsigned(at[axis]) < unsigned(v.in[axis]);
-    }
-    if (inside) sum = multiply_add(widen(grad), widen(x[plane / v.multiple * volume(v.in) + flat(at, v.in)]), sum);
-  }
-  part[threadIdx.x] = sum;
-  DL_ROLLED
-  for (int half = 128; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
-  }
-  if (threadIdx.x == 0) dw[blockIdx.x] = narrow<T>(part[0]);
 }
 
 struct Few {
@@ -245,21 +156,6 @@ DL_DEVICE void col2im(const T* columns, T* x, const Planes& v) {
     few_forward(x, w, bias, y, v);                                                                           \
   }                                                                                                          \
   DL_EXPORT(conv_few_forward_##suffix)                                                                       \
-  extern "C" __global__ void __launch_bounds__(256)                                                          \
-      conv_depthwise_forward_##suffix(const T* x, const T* w, const T* bias, T* y, Planes v) {               \
-    depthwise_forward(x, w, bias, y, v);                                                                     \
-  }                                                                                                          \
-  DL_EXPORT(conv_depthwise_forward_##suffix)                                                                 \
-  extern "C" __global__ void __launch_bounds__(256)                                                          \
-      conv_depthwise_dx_##suffix(const T* dy, const T* w, T* dx, Planes v) {                                 \
-    depthwise_dx(dy, w, dx, v);                                                                              \
-  }                                                                                                          \
-  DL_EXPORT(conv_depthwise_dx_##suffix)                                                                      \
-  extern "C" __global__ void __launch_bounds__(256)                                                          \
-      conv_depthwise_dw_##suffix(const T* dy, const T* x, T* dw, Planes v) {                                 \
-    depthwise_dw(dy, x, dw, v);                                                                              \
-  }                                                                                                          \
-  DL_EXPORT(conv_depthwise_dw_##suffix)                                                                      \
   extern "C" __global__ void __launch_bounds__(256) conv_col2im_##suffix(const T* columns, T* x, Planes v) { \
     col2im(columns, x, v);                                                                                   \
   }                                                                                                          \

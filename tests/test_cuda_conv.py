@@ -176,6 +176,47 @@ def test_depthwise(multiple, dtype, launches):
     ]  # fmt: skip
 
 
+DEPTHWISE = {
+    "squares": ((3, 3, 16, 16), (3, 1, 3, 3), {"padding": (1, 1)}),
+    "tiles": ((1, 2, 70, 132), (2, 1, 3, 3), {"padding": (2, 0)}),
+    "large filter": ((2, 2, 21, 19), (4, 1, 7, 5), {"padding": (3, 2)}),
+    "stride": ((2, 3, 23, 68), (3, 1, 3, 3), {"stride": (2, 2), "padding": (1, 1)}),
+    "stride and dilation": ((1, 2, 41, 150), (2, 1, 3, 2), {"stride": (4, 2), "dilation": (6, 3), "padding": (5, 2)}),
+    "stride beyond kernel": ((2, 2, 17, 9), (2, 1, 1, 2), {"stride": (2, 3)}),
+    "volumes": ((2, 2, 5, 6, 7), (4, 1, 3, 3, 3),
+                {"stride": (2, 1, 1), "padding": (1, 1, 1), "dilation": (2, 1, 1)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_tiles_of_depthwise(name, dtype, launches):
+    x, w, attrs = DEPTHWISE[name]
+    one = (1,) * (len(x) - 2)
+    plain = {"stride": one, "padding": (0,) * len(one), "dilation": one}
+    check((x, w, {**plain, **attrs, "groups": x[1]}), dtype)
+    assert all("depthwise" in kernel for kernel in launches)
+
+
+def test_chunks_of_depthwise_images_are_added_up(launches):
+    check(((70, 2, 5, 5), (2, 1, 3, 3), {"groups": 2}), "float32")
+    assert launches[-1] == "conv_depthwise_sum_f32"
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 2)])
+def test_rows_that_no_window_sees_spoil_no_gradient(kernel):
+    x = np.full((1, 2, 10, 4), np.inf, np.float32)
+    x[:, :, : kernel[0]] = 1
+    dy = dl.ones((1, 2, 1, 5 - kernel[1]), device="sim")
+    found = FAMILY[2].dw(dy, dl.asarray(x, device="sim"), kernel=kernel, **{**PLAIN, "groups": 2, "stride": (9, 1)})
+    np.testing.assert_array_equal(found.numpy(), np.full((2, 1, *kernel), 5 - kernel[1]))
+
+
+def test_windows_too_large_for_shared_memory_go_another_way(launches):
+    check(((1, 2, 130, 3), (2, 1, 2, 1), {"groups": 2, "dilation": (70, 1)}), "float32")
+    assert not any("depthwise" in kernel for kernel in launches)
+
+
 @pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize("tile", ["128", "64"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -198,11 +198,14 @@ def tensor_convolutions(dtype):
 
 def direct_convolutions(dtype):
     convolutions("im2col")(dtype)
-    x, w, dy = (rand(dtype, *shape) for shape in ((1, 2, 1, 4, 4), (2, 1, 1, 3, 3), (1, 2, 1, 2, 2)))
+    few = ops_conv.geometry((1, 1), (0, 0), (1, 1), 1)
+    ops_conv.few_forward(rand(dtype, 1, 2, 1, 4, 4), rand(dtype, 3, 2, 1, 3, 3), None, few)
+
+
+def depthwise_convolutions(dtype):
+    x, w, dy = (rand(dtype, *shape) for shape in ((140, 2, 1, 4, 4), (2, 1, 1, 3, 3), (140, 2, 1, 2, 2)))
     v, g = ops_conv.VARIANTS["depthwise"], ops_conv.geometry((1, 1), (0, 0), (1, 1), 2)
     v.forward(x, w, None, g), v.dx(dy, w, (1, 4, 4), g), v.dw(dy, x, (1, 3, 3), g)
-    few = ops_conv.geometry((1, 1), (0, 0), (1, 1), 1)
-    ops_conv.few_forward(x, rand(dtype, 3, 2, 1, 3, 3), None, few)
 
 
 def targets(dtype):
@@ -357,6 +360,7 @@ CALLS = {
     "attention_tensor": attention,
     "batch_norm": samples("batch_norm", "batch_norm_inference", "group_norm"),
     "conv": products_of_patches,
+    "conv_depthwise": depthwise_convolutions,
     "conv_direct": direct_convolutions,
     "conv_tensor": tensor_convolutions,
     "copy": copies,

@@ -145,7 +145,7 @@ def depthwise(kernel: str, op: str) -> Family:
         first, second = new(n, 64, SIDE, SIDE), (n, 64, SIDE, SIDE) if op == "conv2d_dw" else (64, 1, 3, 3)
         return OPS[op](first, new(*second), **attrs)
 
-    return Family(kernel, MEMORY, call, 2, 4096)
+    return Family(kernel, MEMORY, call, 16, 4096)
 
 
 def channels_last(new: Arrays, n: int) -> Any:

@@ -14,8 +14,9 @@ from math import gcd, prod
 from typing import Any, NamedTuple
 
 from dlcore import dtypes, settings
-from dlcore.backends.cuda import cost
+from dlcore.backends.cuda import conv_depthwise, cost
 from dlcore.backends.cuda import ops_matmul as matrices
+from dlcore.backends.cuda.conv_geometry import Geometry, Triple, divisor, geometry, triple
 from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, broadcast_strides, grid_of, merged, run
@@ -25,7 +26,6 @@ from dlcore.ops import window
 from dlcore.signature import Shape
 
 Array = Any
-Triple = tuple[int, int, int]
 
 
 class Digits(NamedTuple):
@@ -45,33 +45,7 @@ class Digits(NamedTuple):
         return prod(self.sizes)
 
 
-def divisor(size: int) -> Triple:
-    """`Divisor` of conv.cuh: division by multiplication, exact below 2^31 (Granlund and Montgomery 1994)."""
-    size = max(size, 1)
-    shift = (size - 1).bit_length()
-    return size, -(-(1 << (31 + shift)) // size), shift
-
-
 NOTHING = Digits((1, 1, 1, 1), (0, 0, 0, 0))
-
-
-class Geometry(NamedTuple):
-    """Attributes of a convolution, in three dimensions."""
-
-    stride: Triple
-    padding: Triple
-    dilation: Triple
-    groups: int
-
-
-def geometry(stride: Shape, padding: Shape, dilation: Shape, groups: int) -> Geometry:
-    """Attributes of a lower rank with unit axes in front."""
-    return Geometry(_triple(stride, 1), _triple(padding, 0), _triple(dilation, 1), groups)
-
-
-def _triple(values: Shape, fill: int) -> Triple:
-    a, b, c = (fill,) * (3 - len(values)) + tuple(values)
-    return a, b, c
 
 
 def _three_axes(x: Array) -> Array:
@@ -233,8 +207,8 @@ def _run(way: Way, task: Task, a: Array, bias: Array | None, c: Array) -> None:
 
 def forward(way: Way, x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """`x[N,C,S...] w[O,C/groups,K...] b[O]? -> y[N,O,P...]`, all with three spatial axes."""
-    kernel = _triple(w.shape[2:], 1)
-    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    kernel = triple(w.shape[2:], 1)
+    out = triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
     y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
     images = way.images(_images(x, g.groups))
     windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
@@ -291,7 +265,7 @@ class Residue(NamedTuple):
 
 def dx(way: Way, dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
     """Gradient of `forward` for x: w turned round at windows of dy, for every residue of pixels modulo the stride."""
-    kernel = _triple(w.shape[2:], 1)
+    kernel = triple(w.shape[2:], 1)
     y = empty((dy.shape[0], w.shape[1] * g.groups, *size), dy.dtype, dy)
     axes = [list(Residue.along(*a)) for a in zip(size, kernel, g.stride, g.padding, g.dilation, strict=True)]
     images, turned = way.images(_images(dy, g.groups)), _filters(w, g.groups).swapaxes(1, 2)
@@ -305,7 +279,7 @@ def _dx_of(way: Way, images: Array, w: Array, residues: tuple[Residue, ...], g: 
         a, b, c = (int(getattr(r, name)) for r in residues)
         return a, b, c
 
-    size = _triple(y.shape[2:], 1)
+    size = triple(y.shape[2:], 1)
     windows = Windows(images, each("inputs"), each("taps"), (1, 1, 1), each("start"), each("back"), way.tensor)
     columns = Digits((y.shape[0], *windows.out), (prod(y.shape[1:]), *_times(g.stride, _rows(size))))
     taps = w[(..., *(r.turned if r.taps else slice(0, 0) for r in residues))]
@@ -315,7 +289,7 @@ def _dx_of(way: Way, images: Array, w: Array, residues: tuple[Residue, ...], g: 
 
 def dw(way: Way, dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
     """Gradient of `forward` for w."""
-    out = _triple(dy.shape[2:], 1)
+    out = triple(dy.shape[2:], 1)
     images = way.images(_images(x, g.groups))
     windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
     rows, channels = dy.shape[1] // g.groups, x.shape[1] // g.groups
@@ -342,8 +316,8 @@ def _lined(images: Array) -> tuple[Array, int]:
 
 def few_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """`forward` of so few channels that all of w fits a block's shared memory."""
-    kernel, k = _triple(w.shape[2:], 1), prod(w.shape[1:])
-    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    kernel, k = triple(w.shape[2:], 1), prod(w.shape[1:])
+    out = triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
     y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
     windows = Windows(_images(x, 1), out, kernel, g.stride, _negative(g.padding), g.dilation, False)
     step = _few_step(w.shape[0])
@@ -363,50 +337,6 @@ def _few_step(channels: int) -> int:
 def _few_shared(k: int, channels: int, itemsize: int) -> int:
     """Bytes of shared memory: a table of k's and w."""
     return (k + 2) // 2 * 16 + k * _few_step(channels) * itemsize
-
-
-# ---- as many groups as channels: one thread a result
-
-
-def _planes(x: Shape, y: Shape, kernel: Triple, g: Geometry, channels: int, count: int) -> bytes:
-    """`Planes` of conv_direct.cu, of the shapes of x and y; channels of the result, and how many results there are."""
-    axes = [n for size in (*kernel, *g.stride, *x[2:], *y[2:], channels) for n in divisor(size)]
-    sizes = (*x[2:], *y[2:], *kernel, *g.stride, *g.padding, *g.dilation)
-    return struct.pack("<18i39IiI", *sizes, *axes, y[1] // max(x[1], 1), count)
-
-
-def _direct(kernel: str, grid: tuple[int, ...], *arguments: Any, like: Array) -> None:
-    launch(f"conv_direct.conv_{kernel}_{SUFFIXES[like.dtype]}", grid, (256,), *arguments, like=like)
-
-
-def depthwise_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
-    """`forward` with one input channel a group."""
-    kernel = _triple(w.shape[2:], 1)
-    out = window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation)
-    y = empty((x.shape[0], w.shape[0], *out), x.dtype, x)
-    planes = _planes(x.shape, y.shape, kernel, g, y.shape[1], y.size)
-    bias = None if b is None else contiguous(b)
-    if y.size:
-        _direct("depthwise_forward", grid_of(y.size, x), contiguous(x), contiguous(w), bias, y, planes, like=x)
-    return y
-
-
-def depthwise_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
-    """`dx` with one input channel a group."""
-    y = empty((dy.shape[0], g.groups, *size), dy.dtype, dy)
-    planes = _planes(y.shape, dy.shape, _triple(w.shape[2:], 1), g, g.groups, y.size)
-    if y.size:
-        _direct("depthwise_dx", grid_of(y.size, dy), contiguous(dy), contiguous(w), y, planes, like=dy)
-    return y
-
-
-def depthwise_dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
-    """`dw` with one input channel a group."""
-    y = empty((dy.shape[1], 1, *kernel), x.dtype, x)
-    planes = _planes(x.shape, dy.shape, kernel, g, dy.shape[1], dy.shape[0] * prod(dy.shape[2:]))
-    if y.size:
-        _direct("depthwise_dw", (y.size,), contiguous(dy), contiguous(x), y, planes, like=x)
-    return y
 
 
 # ---- the textbook's way: patches as columns of a matrix
@@ -430,8 +360,8 @@ def _grouped(w: Array, groups: int) -> Array:
 
 def im2col_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
     """`forward` by a matrix of patches."""
-    kernel = _triple(w.shape[2:], 1)
-    out = _triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
+    kernel = triple(w.shape[2:], 1)
+    out = triple(window.output_sizes(x.shape[2:], kernel, g.stride, g.padding, g.dilation), 1)
     y = matrices.product(_grouped(w, g.groups), im2col(x, kernel, out, g)).reshape(x.shape[0], w.shape[0], *out)
     return y if b is None else run(f"elementwise_add_{SUFFIXES[x.dtype]}", (y, b.reshape(-1, 1, 1, 1)), x.dtype)
 
@@ -441,15 +371,17 @@ def im2col_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
     n, o = dy.shape[:2]
     rows = contiguous(dy).reshape(n, g.groups, o // g.groups, prod(dy.shape[2:]))
     columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), rows)
-    return col2im(columns, (n, w.shape[1] * g.groups, *size), _triple(w.shape[2:], 1), _triple(dy.shape[2:], 1), g)
+    return col2im(columns, (n, w.shape[1] * g.groups, *size), triple(w.shape[2:], 1), triple(dy.shape[2:], 1), g)
 
 
 def col2im(columns: Array, shape: Shape, kernel: Triple, out: Triple, g: Geometry) -> Array:
     """Columns added up at the places of their windows in an array of a shape `[N,C,D,H,W]`: the adjoint of im2col."""
     y = empty(shape, columns.dtype, columns)
-    planes = _planes(shape, (*shape[:2], *out), kernel, g, shape[1], y.size)
+    sizes = (*shape[2:], *out, *kernel, *g.stride, *g.padding, *g.dilation)
+    divisors = [n for size in (*kernel, *g.stride, *shape[2:]) for n in divisor(size)]
     if y.size:
-        _direct("col2im", grid_of(y.size, y), columns, y, planes, like=y)
+        planes = struct.pack("<18i28I", *sizes, *divisors, y.size)
+        launch(f"conv_direct.conv_col2im_{SUFFIXES[y.dtype]}", grid_of(y.size, y), (256,), columns, y, planes, like=y)
     return y
 
 
@@ -477,9 +409,16 @@ def _refuse(call: Call, unit: int = 1) -> str | None:
     return "too many elements" if large else None
 
 
+def _kernel(call: Call) -> Triple:
+    return triple(call.attrs.get("kernel") or (call.shapes[1] or ())[2:], 1)
+
+
+def _geometry(call: Call) -> Geometry:
+    return geometry(*(call.attrs[name] for name in ("stride", "padding", "dilation", "groups")))
+
+
 def _span(call: Call) -> int:
-    kernel = call.attrs.get("kernel") or (call.shapes[1] or ())[2:]
-    return sum(spans(_triple(kernel, 1), _triple(call.attrs["dilation"], 1)))
+    return sum(spans(_kernel(call), triple(call.attrs["dilation"], 1)))
 
 
 def _refuse_product(call: Call, unit: int = 1) -> str | None:
@@ -507,8 +446,9 @@ def _refuse_im2col(call: Call) -> str | None:
 
 
 def _refuse_depthwise(call: Call) -> str | None:
-    channels = call.dims["C"]
-    return _refuse(call) if channels == call.attrs["groups"] > 1 else "not as many groups as input channels"
+    if not call.dims["C"] == call.attrs["groups"] > 1:
+        return "not as many groups as input channels"
+    return _refuse(call) or conv_depthwise.refuse(_kernel(call), _geometry(call), call.dtype.itemsize)
 
 
 FEW, FEW_HALF = 32, 16  # channels times taps: what is quicker without a product, see docs/kernels.md
@@ -543,7 +483,7 @@ VARIANTS = {  # the last one is tried first
     "tensor": _products(_refuse_tensor, TENSOR),
     "tf32": _products(_refuse_tf32, TF32)._replace(dw=None),  # ldmatrix does not transpose 32-bit numbers
     "direct": Variant(_refuse_few, few_forward),
-    "depthwise": Variant(_refuse_depthwise, depthwise_forward, depthwise_dx, depthwise_dw),
+    "depthwise": Variant(_refuse_depthwise, conv_depthwise.forward, conv_depthwise.dx, conv_depthwise.dw),
 }
 
 
@@ -558,12 +498,12 @@ def _register(rank: int, name: str, v: Variant) -> None:
     def conv_dx(dy: Array, w: Array, *, size: Shape, **attrs: Any) -> Array:
         """Gradient for x of spatial sizes `size`."""
         assert v.dx
-        return finish(v.dx(_three_axes(dy), _three_axes(w), _triple(size, 1), geometry(**attrs)))
+        return finish(v.dx(_three_axes(dy), _three_axes(w), triple(size, 1), geometry(**attrs)))
 
     def conv_dw(dy: Array, x: Array, *, kernel: Shape, **attrs: Any) -> Array:
         """Gradient for w of spatial sizes `kernel`."""
         assert v.dw
-        return finish(v.dw(_three_axes(dy), _three_axes(x), _triple(kernel, 1), geometry(**attrs)))
+        return finish(v.dw(_three_axes(dy), _three_axes(x), triple(kernel, 1), geometry(**attrs)))
 
     for op, fn, own in (("", conv, v.forward), ("_dx", conv_dx, v.dx), ("_dw", conv_dw, v.dw)):
         if own:
