@@ -1,13 +1,15 @@
-// Max and average pooling of planes of up to three axes, and their gradients: one thread an element of the result.
+// Max and average pooling of planes of up to three axes, and their gradients.
 //
 // Along one axis, output o sees the inputs o * stride - padding + k * dilation for each tap k of the kernel. Gradients
-// are gathered: an input adds up the outputs that see it, tap by tap, so that no two threads write one element.
+// are gathered: an input adds up the outputs that see it, one by one, so that no two threads write one element.
 //
 // pool_max_<t>(x, y, index, pool): index: row-major position of the largest in its plane; the first of equals, and a
 //   NaN where there is one.
 // pool_max_grad_<t>(dy, index, dx, pool)
 // pool_avg_<t>(x, y, pool), pool_avg_grad_<t>(dy, dx, pool): dilation is 1.
-//   Grid: elements of the result / 256 rounded up; block: 256; no shared memory.
+//   Grid: threads / 256 rounded up; block: 256; no shared memory. A thread has an element of the result; of the
+//   gradient of an average, if its rows are whole vectors of 16 bytes, a vector.
+#include "divisor.cuh"
 #include "types.cuh"
 
 struct Axis {
@@ -15,8 +17,10 @@ struct Axis {
 };
 struct Pool {
   Axis axis[3];
-  unsigned elements;  // of the result
-  int include_pad;    // whether an average counts the padding
+  unsigned elements;           // of the result
+  int include_pad;             // whether an average counts the padding
+  int vectors;                 // whether a thread has a vector of 16 bytes
+  Divisor size[3], stride[3];  // sizes of the result
 };
 
 constexpr int kBlock = 256;
@@ -27,9 +31,16 @@ struct Place {
   int at[3];
 };
 
-DL_DEVICE Place place_of(unsigned element, int size0, int size1, int size2) {
-  const unsigned row = element / size2, layer = row / size1, plane = layer / size0;
-  return {plane, {int(layer - plane * size0), int(row - layer * size1), int(element - row * size2)}};
+DL_DEVICE Place place_of(unsigned element, const Pool& pool) {
+  Place place;
+  DL_UNROLL
+  for (int axis = 2; axis >= 0; --axis) {
+    const unsigned rest = quotient(element, pool.size[axis]);
+    place.at[axis] = int(element - rest * pool.size[axis].size);
+    element = rest;
+  }
+  place.plane = element;
+  return place;
 }
 
 // The input that tap `tap` of output `out` sees, negative where it lies in the padding.
@@ -38,39 +49,62 @@ DL_DEVICE int input_of(const Axis& axis, int out, int tap) {
   return in < axis.in ? in : -1;
 }
 
-// The output whose tap `tap` sees input `in`, negative where there is none.
-DL_DEVICE int output_of(const Axis& axis, int in, int tap) {
-  const int reach = in + axis.padding - tap * axis.dilation, out = reach / axis.stride;
-  return out * axis.stride == reach && out < axis.out ? out : -1;
-}
-
-// f(position) of each tap whose counterpart exists, in row-major order of the taps: where a window's taps lie among
-// the inputs (find = input_of), or which outputs see an input (find = output_of).
-template <class Find, class F>
-DL_DEVICE void each_tap(const Pool& pool, const Place& place, Find find, F f) {
+// f(position) of each tap that sees an input, in row-major order of the taps.
+template <class F>
+DL_DEVICE void each_tap(const Pool& pool, const Place& place, F f) {
   DL_ROLLED
   for (int i = 0; i < pool.axis[0].kernel; ++i) {
-    const int a = find(pool.axis[0], place.at[0], i);
+    const int a = input_of(pool.axis[0], place.at[0], i);
     if (a < 0) continue;
     DL_ROLLED
     for (int j = 0; j < pool.axis[1].kernel; ++j) {
-      const int b = find(pool.axis[1], place.at[1], j);
+      const int b = input_of(pool.axis[1], place.at[1], j);
       if (b < 0) continue;
-      DL_ROLLED
+      DL_TWICE
       for (int k = 0; k < pool.axis[2].kernel; ++k) {
-        const int c = find(pool.axis[2], place.at[2], k);
+        const int c = input_of(pool.axis[2], place.at[2], k);
         if (c >= 0) f(a, b, c);
       }
     }
   }
 }
 
-struct Inputs {
-  DL_DEVICE int operator()(const Axis& axis, int out, int tap) const { return input_of(axis, out, tap); }
+// Outputs whose windows reach an input along an axis; with dilation some of them pass over it.
+struct Range {
+  int first, end;
 };
-struct Outputs {
-  DL_DEVICE int operator()(const Axis& axis, int in, int tap) const { return output_of(axis, in, tap); }
-};
+
+DL_DEVICE Range windows_of(const Pool& pool, int axis, int in) {
+  const Axis& of = pool.axis[axis];
+  const int reach = in + of.padding, back = reach - (of.kernel - 1) * of.dilation;
+  const int last = int(quotient(reach, pool.stride[axis]));
+  return {back > 0 ? int(quotient(back + of.stride - 1, pool.stride[axis])) : 0, last < of.out ? last + 1 : of.out};
+}
+
+DL_DEVICE bool sees(const Axis& axis, int out, int in) {
+  return axis.dilation == 1 || (in + axis.padding - out * axis.stride) % axis.dilation == 0;
+}
+
+// f(i, position) of each output that sees the i-th of N inputs side by side, row by row.
+template <int N, class F>
+DL_DEVICE void each_window(const Pool& pool, const Place& place, F f) {
+  const Range depth = windows_of(pool, 0, place.at[0]), height = windows_of(pool, 1, place.at[1]);
+  Range width[N];
+  DL_UNROLL
+  for (int i = 0; i < N; ++i) width[i] = windows_of(pool, 2, place.at[2] + i);
+  DL_ROLLED
+  for (int a = depth.first; a < depth.end; ++a) {
+    if (!sees(pool.axis[0], a, place.at[0])) continue;
+    DL_ROLLED
+    for (int b = height.first; b < height.end; ++b) {
+      if (!sees(pool.axis[1], b, place.at[1])) continue;
+      DL_UNROLL
+      for (int i = 0; i < N; ++i) DL_ROLLED
+      for (int c = width[i].first; c < width[i].end; ++c)
+        if (sees(pool.axis[2], c, place.at[2] + i)) f(i, a, b, c);
+    }
+  }
+}
 
 // How many elements the window of an output averages along one axis.
 DL_DEVICE int counted(const Axis& axis, int out, int include_pad) {
@@ -91,11 +125,11 @@ DL_DEVICE void pool_max(const T* x, T* y, long long* index, const Pool& pool) {
   const unsigned element = blockIdx.x * kBlock + threadIdx.x;
   if (element >= pool.elements) return;
   const Axis &depth = pool.axis[0], &height = pool.axis[1], &width = pool.axis[2];
-  const Place place = place_of(element, depth.out, height.out, width.out);
+  const Place place = place_of(element, pool);
   const T* own = x + (unsigned long long)place.plane * depth.in * height.in * width.in;
   R best = R(0);
   int found = -1;
-  each_tap(pool, place, Inputs(), [&](int a, int b, int c) {
+  each_tap(pool, place, [&](int a, int b, int c) {
     const int at = (a * height.in + b) * width.in + c;
     const R value = widen(own[at]);
     if (found < 0 || value > best || value != value) best = value, found = at;
@@ -104,20 +138,30 @@ DL_DEVICE void pool_max(const T* x, T* y, long long* index, const Pool& pool) {
   index[element] = found;
 }
 
-template <class T>
-DL_DEVICE void pool_max_grad(const T* dy, const long long* index, T* dx, const Pool& pool) {
-  const unsigned element = blockIdx.x * kBlock + threadIdx.x;
+// dx of N inputs side by side, a sum of what value(first, position, own) gives for each output that sees one: the
+// first output of the plane, the output's position, the input's.
+template <int N, class T, class F>
+DL_DEVICE void gather_grad(T* dx, const Pool& pool, F value) {
+  const unsigned element = (blockIdx.x * kBlock + threadIdx.x) * N;
   if (element >= pool.elements) return;
   const Axis &depth = pool.axis[0], &height = pool.axis[1], &width = pool.axis[2];
-  const Place place = place_of(element, depth.in, height.in, width.in);
-  const unsigned long long first = (unsigned long long)place.plane * depth.out * height.out * width.out;
-  const long long own = ((long long)place.at[0] * height.in + place.at[1]) * width.in + place.at[2];
-  wide<T> sum = wide<T>(0);
-  each_tap(pool, place, Outputs(), [&](int a, int b, int c) {
-    const unsigned long long at = first + (a * height.out + b) * width.out + c;
-    if (index[at] == own) sum += widen(dy[at]);
+  const Place place = place_of(element, pool);
+  const unsigned first = place.plane * unsigned(depth.out * height.out * width.out);
+  const int own = (place.at[0] * height.in + place.at[1]) * width.in + place.at[2];
+  wide<T> sum[N] = {};
+  each_window<N>(pool, place, [&](int i, int a, int b, int c) {
+    sum[i] += value(first + unsigned((a * height.out + b) * width.out + c), a, b, c, own + i);
   });
-  dx[element] = narrow<T>(sum);
+  Vec<T, N> out;
+  DL_UNROLL
+  for (int i = 0; i < N; ++i) out.at[i] = narrow<T>(sum[i]);
+  *reinterpret_cast<Vec<T, N>*>(dx + element) = out;
+}
+
+template <class T>
+DL_DEVICE void pool_max_grad(const T* dy, const long long* index, T* dx, const Pool& pool) {
+  gather_grad<1>(dx, pool,
+                 [&](unsigned at, int, int, int, int own) { return index[at] == own ? widen(dy[at]) : wide<T>(0); });
 }
 
 template <class T>
@@ -125,44 +169,39 @@ DL_DEVICE void pool_avg(const T* x, T* y, const Pool& pool) {
   const unsigned element = blockIdx.x * kBlock + threadIdx.x;
   if (element >= pool.elements) return;
   const Axis &depth = pool.axis[0], &height = pool.axis[1], &width = pool.axis[2];
-  const Place place = place_of(element, depth.out, height.out, width.out);
+  const Place place = place_of(element, pool);
   const T* own = x + (unsigned long long)place.plane * depth.in * height.in * width.in;
   wide<T> sum = wide<T>(0);
-  each_tap(pool, place, Inputs(), [&](int a, int b, int c) { sum += widen(own[(a * height.in + b) * width.in + c]); });
+  each_tap(pool, place, [&](int a, int b, int c) { sum += widen(own[(a * height.in + b) * width.in + c]); });
   y[element] = narrow<T>(sum / count_of<wide<T>>(pool, place.at[0], place.at[1], place.at[2]));
 }
 
 template <class T>
 DL_DEVICE void pool_avg_grad(const T* dy, T* dx, const Pool& pool) {
-  const unsigned element = blockIdx.x * kBlock + threadIdx.x;
-  if (element >= pool.elements) return;
-  const Axis &depth = pool.axis[0], &height = pool.axis[1], &width = pool.axis[2];
-  const Place place = place_of(element, depth.in, height.in, width.in);
-  const T* own = dy + (unsigned long long)place.plane * depth.out * height.out * width.out;
-  wide<T> sum = wide<T>(0);
-  each_tap(pool, place, Outputs(), [&](int a, int b, int c) {
-    sum += widen(own[(a * height.out + b) * width.out + c]) / count_of<wide<T>>(pool, a, b, c);
-  });
-  dx[element] = narrow<T>(sum);
+  const auto share = [&](unsigned at, int a, int b, int c, int) {
+    return widen(dy[at]) / count_of<wide<T>>(pool, a, b, c);
+  };
+  if (pool.vectors) gather_grad<kPerVector<T>>(dx, pool, share);
+  else gather_grad<1>(dx, pool, share);
 }
 
-#define DL_POOL(T, suffix)                                                                                     \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                                         \
-      pool_max_##suffix(const T* x, T* y, long long* index, Pool pool) {                                       \
-    pool_max(x, y, index, pool);                                                                               \
-  }                                                                                                            \
-  DL_EXPORT(pool_max_##suffix)                                                                                 \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                                         \
-      pool_max_grad_##suffix(const T* dy, const long long* index, T* dx, Pool pool) {                          \
-    pool_max_grad(dy, index, dx, pool);                                                                        \
-  }                                                                                                            \
-  DL_EXPORT(pool_max_grad_##suffix)                                                                            \
-  extern "C" __global__ void __launch_bounds__(kBlock) pool_avg_##suffix(const T* x, T* y, Pool pool) {        \
-    pool_avg(x, y, pool);                                                                                      \
-  }                                                                                                            \
-  DL_EXPORT(pool_avg_##suffix)                                                                                 \
-  extern "C" __global__ void __launch_bounds__(kBlock) pool_avg_grad_##suffix(const T* dy, T* dx, Pool pool) { \
-    pool_avg_grad(dy, dx, pool);                                                                               \
-  }                                                                                                            \
+#define DL_POOL(T, suffix)                                                                                        \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                                            \
+      pool_max_##suffix(const T* x, T* y, long long* index, Pool pool) {                                          \
+    pool_max(x, y, index, pool);                                                                                  \
+  }                                                                                                               \
+  DL_EXPORT(pool_max_##suffix)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(kBlock)                                                            \
+      pool_max_grad_##suffix(const T* dy, const long long* index, T* dx, Pool pool) {                             \
+    pool_max_grad(dy, index, dx, pool);                                                                           \
+  }                                                                                                               \
+  DL_EXPORT(pool_max_grad_##suffix)                                                                               \
+  extern "C" __global__ void __launch_bounds__(kBlock) pool_avg_##suffix(const T* x, T* y, Pool pool) {           \
+    pool_avg(x, y, pool);                                                                                         \
+  }                                                                                                               \
+  DL_EXPORT(pool_avg_##suffix)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(kBlock, 4) pool_avg_grad_##suffix(const T* dy, T* dx, Pool pool) { \
+    pool_avg_grad(dy, dx, pool);                                                                                  \
+  }                                                                                                               \
   DL_EXPORT(pool_avg_grad_##suffix)
 DL_FOR_FLOATS(DL_POOL)

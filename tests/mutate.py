@@ -61,6 +61,7 @@ TESTS = {
     "conv_simt": [CONV, "-k", "(geometries or tiles or strided) and not float16 and not bfloat16"],
     "copy": [BASICS, "-k", "copies or casts"],
     "cross_entropy": [SOFTMAX, HOST, "-k", "cross or positions or labels or range"],
+    "divisor": ["tests/test_cuda_pool.py"],
     "elementwise": [BASICS, ELEMENTWISE, "-k", "broadcasts or between or where or quotients or bounds"],
     "exponentials": [SOFTMAX],
     "functions": [ELEMENTWISE, "-k", "quotients or predicates or corners"],

@@ -7,14 +7,8 @@
 // Whether a tap lies in the image is one test of bits: a window's offsets from its first tap are numbered along each
 // axis, 31 of them in all, and a pixel has a bit for every one that is outside.
 #pragma once
+#include "divisor.cuh"
 #include "gemm.cuh"
-
-// Division of n < 2^31 by `size`: multiplier = ceil(2^(31 + shift) / size), shift = ceil(log2(size)).
-struct Divisor {
-  unsigned size, multiplier, shift;
-};
-
-DL_DEVICE unsigned quotient(unsigned n, const Divisor& by) { return __umulhi(n + n, by.multiplier) >> by.shift; }
 
 struct Digits {
   Divisor last[3];  // sizes of digits 1 to 3

@@ -6,9 +6,10 @@ import struct
 from typing import Any
 
 from dlcore import dtypes
+from dlcore.backends.cuda.conv_geometry import divisor
 from dlcore.backends.cuda.launch import empty
 from dlcore.backends.cuda.ops_copy import contiguous, int64
-from dlcore.backends.cuda.rows import launch_threads, refuse
+from dlcore.backends.cuda.rows import aligned, launch_threads, refuse
 from dlcore.dispatch import implement
 from dlcore.ops import window
 from dlcore.signature import Shape
@@ -18,13 +19,15 @@ Array = Any
 
 def _pool(
     count: int, size: Shape, out: Shape, kernel: Shape, stride: Shape, padding: Shape,
-    dilation: Shape | None = None, include_pad: bool = False,
+    dilation: Shape | None = None, include_pad: bool = False, gradient: bool = False, vectors: bool = False,
 ) -> bytes:  # fmt: skip
     """`Pool` of pool.cu. count: elements of the result."""
     dilation = dilation or (1,) * len(size)
     axes = list(zip(size, out, kernel, stride, padding, dilation, strict=True))
     axes = [(1, 1, 1, 1, 0, 1)] * (3 - len(axes)) + axes
-    return struct.pack("<18iIi", *[n for axis in axes for n in axis], count, include_pad)
+    divisors = [*(axis[0 if gradient else 1] for axis in axes), *(axis[3] for axis in axes)]
+    numbers = [n for axis in axes for n in axis]
+    return struct.pack("<18iI2i18I", *numbers, count, include_pad, vectors, *[n for d in divisors for n in divisor(d)])
 
 
 def max_pool(
@@ -44,7 +47,7 @@ def max_pool_grad(
 ) -> Array:  # fmt: skip
     """`dy[N,C,P...]` added up at the positions `i[N,C,P...]`, as dx[N,C,size...]."""
     dx = empty((*dy.shape[:2], *size), dy.dtype, dy)
-    pool = _pool(dx.size, size, dy.shape[2:], kernel, stride, padding, dilation)
+    pool = _pool(dx.size, size, dy.shape[2:], kernel, stride, padding, dilation, gradient=True)
     launch_threads("pool.pool_max_grad", dx.size, contiguous(dy), contiguous(int64(i)), dx, pool, like=dy)
     return dx
 
@@ -66,8 +69,11 @@ def avg_pool_grad(
 ) -> Array:  # fmt: skip
     """`dy[N,C,P...]` spread evenly over its windows, as dx[N,C,size...]."""
     dx = empty((*dy.shape[:2], *size), dy.dtype, dy)
-    pool = _pool(dx.size, size, dy.shape[2:], kernel, stride, padding, include_pad=count_include_pad)
-    launch_threads("pool.pool_avg_grad", dx.size, contiguous(dy), dx, pool, like=dy)
+    vectors = aligned(dx.shape[-1], dx)
+    windows = size, dy.shape[2:], kernel, stride, padding
+    pool = _pool(dx.size, *windows, include_pad=count_include_pad, gradient=True, vectors=vectors)
+    threads = dx.size // (16 // dx.itemsize) if vectors else dx.size
+    launch_threads("pool.pool_avg_grad", threads, contiguous(dy), dx, pool, like=dy)
     return dx
 
 
