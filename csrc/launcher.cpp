@@ -29,7 +29,6 @@ struct DriverApi {
   const char* (*dlsim_signature)(void*);
   void (*dlsim_register)(const void*, std::size_t, const char*, int);
   void (*dlsim_unregister)(const void*);
-  void (*dlsim_clear_error)();
 };
 
 namespace {
@@ -61,7 +60,6 @@ void find_all(void* library, DriverApi& api) {
   find(library, "dlsim_signature", api.dlsim_signature, true);
   find(library, "dlsim_register", api.dlsim_register, true);
   find(library, "dlsim_unregister", api.dlsim_unregister, true);
-  find(library, "dlsim_clear_error", api.dlsim_clear_error, true);
 }
 
 }  // namespace

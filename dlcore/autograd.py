@@ -35,7 +35,6 @@ class _Mode(threading.local):
 
 
 mode = _Mode()
-_new = object.__new__
 
 
 @dataclass(slots=True)
@@ -48,15 +47,14 @@ class Saves:
     outputs: list[int]
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Node:
     """One recorded call."""
 
-    __slots__ = ("__weakref__", "attrs", "edges", "inputs", "outputs", "plan", "saves", "sequence")
-
     plan: Plan
     attrs: Mapping[str, Any]
-    edges: dict[int, Edge]  # by operand; only those to which a gradient flows
     saves: Saves
+    edges: dict[int, Edge]  # by operand; only those to which a gradient flows
     inputs: dict[int, Any] | None  # saved operands by index; None once the graph is freed
     outputs: dict[int, Any]  # saved results by index
     sequence: int
@@ -144,22 +142,16 @@ def record(plan: Plan, operands: tuple[Any, ...], attrs: Mapping[str, Any], resu
     saves = plan.saves.get(wanted) or what_to_save(plan, wanted)
     if not saves.rules:
         return None
-    node: Node = _new(Node)  # without __init__, and with few calls: this is in the path of every eager op
-    node.plan = plan
-    node.attrs = attrs
-    node.saves = saves
-    node.edges = edges = {}
-    for i in saves.edges:
-        x = operands[i]
-        edges[i] = x._edge or x
-    node.inputs = inputs = {}
-    for i in saves.inputs:
-        inputs[i] = operands[i]
-    node.outputs = outputs = {}
-    for i in saves.outputs:
-        outputs[i] = result[i] if type(result) is tuple else result
-    node.sequence = next(clock)
-    return node
+    results = result if type(result) is tuple else (result,)
+    return Node(
+        plan,
+        attrs,
+        saves,
+        edges={i: _edge(operands[i]) for i in saves.edges},
+        inputs={i: operands[i] for i in saves.inputs},
+        outputs={i: results[i] for i in saves.outputs},
+        sequence=next(clock),
+    )
 
 
 def _edge(x: Tensor) -> Edge:

@@ -26,7 +26,6 @@ from dlcore.tensor import Meta, Tensor
 
 Array = Any
 MAX_PLANS = 20_000
-_new = object.__new__
 
 
 class Backend:
@@ -278,33 +277,19 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
             arrays[i] = backend.cast(arrays[i], dtype)
         except OverflowError:
             raise DTypeError(f"{op.name}: {arrays[i]} does not fit {dtype}") from None
-    result = (
-        _observed(op, backend, plan, arrays, attrs)
-        if _listeners
-        else plan.run(*arrays, **attrs)
-        if attrs
-        else plan.run(*arrays)
-    )
+    result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
     node = record(plan, operands, attrs, result, wanted) if wanted and mode.enabled else None
     if type(result) is tuple:
-        return _wrapped(result, plan, node)
-    out: Tensor = _new(Tensor)  # as Tensor._wrap, without its calls
-    out._array = result
-    out._backend = backend
-    out._meta = plan.outputs[0]
-    out._edge = (node, 0) if node is not None and plan.flows[0] else None
-    out._base = out.grad = None
-    out._version = 0
-    out._of_computed = False
-    out.requires_grad = out._edge is not None
+        return tuple([_wrapped(array, i, plan, node) for i, array in enumerate(result)])
+    out = _wrapped(result, 0, plan, node)
     if plan.view:
         out._share_version(operands[0])
     return out
 
 
-def _wrapped(arrays: tuple[Array, ...], plan: Plan, node: autograd.Node | None) -> tuple[Tensor, ...]:
-    edges = [(node, i) if node is not None and flows else None for i, flows in enumerate(plan.flows)]
-    return tuple(map(Tensor._wrap, arrays, [plan.backend] * len(arrays), plan.outputs, edges))
+def _wrapped(array: Array, index: int, plan: Plan, node: autograd.Node | None) -> Tensor:
+    edge = (node, index) if node is not None and plan.flows[index] else None
+    return Tensor._wrap(array, plan.backend, plan.outputs[index], edge)
 
 
 def _observed(op: Op, backend: Backend, plan: Plan, arrays: list[Any], attrs: Mapping[str, Any]) -> Any:
@@ -332,7 +317,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     dims, output_shapes = op.resolve(shapes, attrs)
     promoted, casts = promotion(op, arrays)
     call = Call(op, tuple(shapes), promoted, dims, attrs, backend)
-    variant = choose(call, backend)
+    variant = choose(call)
     run = variant.fn
     outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
     if variant.name == "reference":
@@ -364,9 +349,9 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     )
 
 
-def choose(call: Call, backend: Backend) -> Variant:
+def choose(call: Call) -> Variant:
     """The first variant that takes the call (a forced one from `DLCORE_VARIANT`), else the reference."""
-    forced = settings.get("VARIANT").get(call.op.name)
+    backend, forced = call.backend, settings.get("VARIANT").get(call.op.name)
     refused: list[str] = []
     for variant in variants(call.op.name, backend.kernels):
         if forced not in (None, variant.name):
