@@ -198,9 +198,10 @@ def test_tiles_of_depthwise(name, dtype, launches):
     assert all("depthwise" in kernel for kernel in launches)
 
 
-def test_chunks_of_depthwise_images_are_added_up(launches):
-    check(((70, 2, 5, 5), (2, 1, 3, 3), {"groups": 2}), "float32")
-    assert launches[-1] == "conv_depthwise_sum_f32"
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_chunks_of_depthwise_images_are_added_up(dtype, launches):
+    check(((180, 2, 5, 5), (2, 1, 3, 3), {"groups": 2}), dtype)
+    assert launches[-1] == f"conv_depthwise_sum_{SUFFIXES[dtypes.dtype(dtype)]}"
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 2)])
