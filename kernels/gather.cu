@@ -9,8 +9,9 @@
 // gather_add_rows_<dtype>(x, index, updates, y, record, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i]
 //   over all j with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
 //   Grid: outer x row tiles x column tiles; block: 128; shared: sums of the tile in the wide type, and a list.
-//   Every block reads all positions and lists those in its tile; a thread owns columns, and rows in turn if the tile
+//   Every block reads all positions and lists those in its tile; a thread owns a column, and rows in turn if the tile
 //   has fewer columns than there are threads.
+// gather_add_vectors_<dtype>: the same, where inner is a multiple of 16 bytes; a thread owns 16 bytes of columns.
 // gather_add_elements_<dtype>(index, updates, y, record, place): the same into y (wide type) with index[o][j][i].
 //   Grid: any, a thread goes down a column; block: 256; no shared memory.
 // gather_last(index, last, record, place): last[o][r][i] = 1 + the last j with index[o][j][i] = r; zeros before.
@@ -24,16 +25,20 @@
 struct Place {
   unsigned outer, n, count, inner;
   unsigned index_stride;  // from the positions of one o to those of the next
-  int columns;            // of a tile of gather_add_rows: a power of two up to 128
+  int columns;            // threads of a row of a tile of gather_add_rows: a power of two up to 128
   int skip;               // row that receives nothing, or -1
 };
 
-// The row that index[at] points to; n where it lies outside.
-DL_DEVICE unsigned row_at(const long long* index, unsigned at, unsigned n, Record* record) {
-  const long long position = index[at], row = position < 0 ? position + n : position;
+// The row that the position at index[at] points to; n where it lies outside.
+DL_DEVICE unsigned row_of(long long position, unsigned at, unsigned n, Record* record) {
+  const long long row = position < 0 ? position + n : position;
   if (row >= 0 && row < n) return unsigned(row);
   refuse(record, at, position);
   return n;
+}
+
+DL_DEVICE unsigned row_at(const long long* index, unsigned at, unsigned n, Record* record) {
+  return row_of(index[at], at, n, record);
 }
 
 template <class T, class At>
@@ -89,76 +94,115 @@ DL_EXPORT(gather_flatten)
 // ---- adding up
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kTile = 4096;    // sums of a block
-constexpr int kPerThread = 4;  // positions that a thread reads between barriers
+constexpr int kTile = 4096;     // sums of a block
+constexpr int kPerThread = 16;  // positions that a thread reads between barriers
 constexpr int kChunk = kPerThread * kThreads;
+constexpr int kBatch = 8;  // updates that a thread reads before it adds them
 
-// The positions of a chunk that lie in a tile, in their order.
+// The positions of a chunk that lie in a tile, in their order: row of the tile << 16 | place in the chunk.
 struct Found {
-  int row[kChunk], at[kChunk];
-  int counts[kPerThread * kWarps];
+  unsigned hit[kChunk];
+  int counts[kWarps];
 };
 
 // Lists the positions among [from, from + kChunk) that point to rows [first, first + rows); returns how many. The first
-// of all positions is index[start].
+// of all positions is index[start]. A warp takes positions side by side.
 DL_DEVICE int list_chunk(const long long* index, unsigned start, Record* record, const Place& p, unsigned from,
                          unsigned first, unsigned rows, Found& found) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const unsigned own = warp * (kChunk / kWarps) + lane;
+  long long position[kPerThread];
   unsigned row[kPerThread], mask[kPerThread];
+  int count = 0;
   DL_UNROLL
   for (int k = 0; k < kPerThread; ++k) {
-    const unsigned j = from + k * kThreads + threadIdx.x;
-    const unsigned to = j < p.count ? row_at(index, start + j, p.n, record) : p.n;
+    const unsigned j = from + own + k * kWarp;
+    position[k] = j < p.count ? index[start + j] : 0;
+  }
+  DL_UNROLL
+  for (int k = 0; k < kPerThread; ++k) {
+    const unsigned j = from + own + k * kWarp;
+    const unsigned to = j < p.count ? row_of(position[k], start + j, p.n, record) : p.n;
     row[k] = to - first;  // beyond all rows if it wraps around
     mask[k] = __ballot_sync(kAllLanes, row[k] < rows && int(to) != p.skip);
-    if (lane == 0) found.counts[k * kWarps + warp] = __popc(mask[k]);
+    count += __popc(mask[k]);
   }
+  if (lane == 0) found.counts[warp] = count;
   __syncthreads();
-  int total = 0;
+  int slot = 0, total = 0;
+  DL_UNROLL
+  for (int w = 0; w < kWarps; ++w) {
+    if (w == warp) slot = total;
+    total += found.counts[w];
+  }
   DL_UNROLL
   for (int k = 0; k < kPerThread; ++k) {
-    DL_UNROLL
-    for (int w = 0; w < kWarps; ++w) {
-      if (w == warp && (mask[k] >> lane & 1u)) {
-        const int slot = total + __popc(mask[k] & ((1u << lane) - 1u));
-        found.row[slot] = int(row[k]);
-        found.at[slot] = int(from) + k * kThreads + int(threadIdx.x);
-      }
-      total += found.counts[k * kWarps + w];
-    }
+    if (mask[k] >> lane & 1u)
+      found.hit[slot + __popc(mask[k] & ((1u << lane) - 1u))] = row[k] << 16 | (own + k * kWarp);
+    slot += __popc(mask[k]);
   }
   __syncthreads();
   return total;
 }
 
-template <class T>
+// A thread has N columns side by side; `p.columns` threads have a row.
+template <int N, class T>
 DL_DEVICE void add_rows(const T* x, const long long* index, const T* updates, T* y, Record* record, const Place& p) {
   using R = wide<T>;
-  __shared__ R sum[kTile];
+  using Sums = Vec<R, N>;
+  using Own = Vec<T, N>;
+  __shared__ Sums sum[kTile / N + kThreads];  // and a row for what is not this thread's
   __shared__ Found found;
-  const unsigned rows = kTile / p.columns, groups = kThreads / p.columns;
+  const unsigned rows = kTile / N / p.columns, groups = kThreads / p.columns;
   const unsigned group = threadIdx.x / p.columns, own = threadIdx.x % p.columns;
-  const unsigned column_tiles = (p.inner + p.columns - 1) / p.columns, row_tiles = (p.n + rows - 1) / rows;
-  const unsigned tile = blockIdx.x / column_tiles, o = tile / row_tiles;
-  const unsigned first = (tile - o * row_tiles) * rows, column = blockIdx.x % column_tiles * p.columns + own;
+  const unsigned width = p.columns * N, column_tiles = (p.inner + width - 1) / width;
+  const unsigned row_tiles = (p.n + rows - 1) / rows, tile = blockIdx.x / column_tiles, o = tile / row_tiles;
+  const unsigned first = (tile - o * row_tiles) * rows, column = blockIdx.x % column_tiles * width + own * N;
   const unsigned height = p.n - first < rows ? p.n - first : rows;
   const long long out = ((long long)o * p.n + first) * p.inner + column;
   const bool inside = column < p.inner;
-  for (unsigned r = group; r < height; r += groups)
-    sum[r * p.columns + own] = x != nullptr && inside ? widen(x[out + (long long)r * p.inner]) : R(0);
+  sum[kTile / N + threadIdx.x] = Sums{};
+  for (unsigned r = group; r < height; r += groups) {
+    Sums before = {};
+    if (x != nullptr && inside) {
+      const Own of_x = *reinterpret_cast<const Own*>(x + out + (long long)r * p.inner);
+      DL_UNROLL
+      for (int e = 0; e < N; ++e) before.at[e] = widen(of_x.at[e]);
+    }
+    sum[r * p.columns + own] = before;
+  }
   const T* update = updates + (long long)o * p.count * p.inner + column;
   DL_ROLLED
   for (unsigned from = 0; from < p.count; from += kChunk) {
     const int total = list_chunk(index, o * p.index_stride, record, p, from, first, height, found);
     DL_ROLLED
-    for (int i = 0; i < total; ++i) {
-      const unsigned r = found.row[i];
-      if (inside && r % groups == group) sum[r * p.columns + own] += widen(update[(long long)found.at[i] * p.inner]);
+    for (int i = 0; i < total; i += kBatch) {
+      Own read[kBatch];
+      unsigned row[kBatch];
+      DL_UNROLL
+      for (int k = 0; k < kBatch; ++k) {
+        const unsigned hit = found.hit[i + k < total ? i + k : i];
+        const bool mine = i + k < total && inside && (hit >> 16) % groups == group;
+        row[k] = mine ? (hit >> 16) * p.columns + own : kTile / N + threadIdx.x;
+        read[k] = Own{};
+        if (mine) read[k] = *reinterpret_cast<const Own*>(update + (long long)(from + (hit & 0xffffu)) * p.inner);
+      }
+      DL_UNROLL
+      for (int k = 0; k < kBatch; ++k) {
+        Sums after = sum[row[k]];
+        DL_UNROLL
+        for (int e = 0; e < N; ++e) after.at[e] += widen(read[k].at[e]);
+        sum[row[k]] = after;
+      }
     }
   }
-  if (inside)
-    for (unsigned r = group; r < height; r += groups)
-      y[out + (long long)r * p.inner] = narrow<T>(sum[r * p.columns + own]);
+  for (unsigned r = group; inside && r < height; r += groups) {
+    const Sums after = sum[r * p.columns + own];
+    Own of_y;
+    DL_UNROLL
+    for (int e = 0; e < N; ++e) of_y.at[e] = narrow<T>(after.at[e]);
+    *reinterpret_cast<Own*>(y + out + (long long)r * p.inner) = of_y;
+  }
 }
 
 template <class T>
@@ -180,9 +224,14 @@ DL_DEVICE void add_elements(const long long* index, const T* updates, wide<T>* y
 #define DL_GATHER_ADD(T, suffix)                                                                                      \
   extern "C" __global__ void __launch_bounds__(kThreads)                                                              \
       gather_add_rows_##suffix(const T* x, const long long* index, const T* updates, T* y, Record* record, Place p) { \
-    add_rows(x, index, updates, y, record, p);                                                                        \
+    add_rows<1>(x, index, updates, y, record, p);                                                                     \
   }                                                                                                                   \
   DL_EXPORT(gather_add_rows_##suffix)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(kThreads) gather_add_vectors_##suffix(                                 \
+      const T* x, const long long* index, const T* updates, T* y, Record* record, Place p) {                          \
+    add_rows<kPerVector<T>>(x, index, updates, y, record, p);                                                         \
+  }                                                                                                                   \
+  DL_EXPORT(gather_add_vectors_##suffix)                                                                              \
   extern "C" __global__ void __launch_bounds__(256)                                                                   \
       gather_add_elements_##suffix(const long long* index, const T* updates, wide<T>* y, Record* record, Place p) {   \
     add_elements(index, updates, y, record, p);                                                                       \

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dlcore import dispatch, testing
+from dlcore import dispatch, dtypes, testing
 from dlcore.backends.cuda import launch
 from dlcore.errors import BackendError
 from dlcore.op import OPS, Arr, sample
@@ -68,7 +68,8 @@ def test_more_elements_than_threads():
         pytest.param((37, 130), 0, 40, id="two-column-tiles"),
         pytest.param((2, 35, 128), 1, 9, id="two-row-tiles"),
         pytest.param((5000,), 0, 600, id="one-column"),
-        pytest.param((3, 4, 5), 1, 1100, id="three-chunks"),
+        pytest.param((3, 4, 5), 1, 4200, id="three-chunks"),
+        pytest.param((2, 9, 8), 1, 2061, id="two-chunks-of-vectors"),
         pytest.param((3, 1, 40), 1, 3, id="one-row"),
     ],
 )
@@ -76,7 +77,8 @@ def test_added_rows(shape, axis, count, dtype, launches):
     updates = (*shape[:axis], count, *shape[axis + 1 :])
     s = sample(Arr(shape, -1, 1), drawn(shape[axis], count), Arr(updates, -1, 1), axis=axis)
     testing.check_value(OPS["index_add"], s, dtype, "sim")
-    assert [name.rpartition("_")[0] for name in launches] == ["gather_add_rows"]
+    vectors = np.prod(shape[axis + 1 :]) * dtypes.dtype(dtype).itemsize % 16 == 0
+    assert [name.rpartition("_")[0] for name in launches] == [f"gather_add_{'vectors' if vectors else 'rows'}"]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -88,10 +90,10 @@ def test_added_elements(shape, axis, dtype):
     testing.check_value(OPS["take_along_axis"], sample(shape, drawn(shape[axis], *wanted), axis=axis), dtype, "sim")
 
 
-@pytest.mark.parametrize("name", ["index_add", "scatter_add"])
-def test_repeated_positions_add_up_in_their_order(name):
-    x, updates = np.zeros((9, 1), np.float32), np.random.default_rng(0).normal(size=(700, 1)).astype(np.float32)
-    index = drawn(9, 700) if name == "index_add" else drawn(9, 700, 1)
+@pytest.mark.parametrize(("name", "width"), [("index_add", 1), ("index_add", 4), ("scatter_add", 1)])
+def test_repeated_positions_add_up_in_their_order(name, width):
+    x, updates = np.zeros((9, width), np.float32), np.random.default_rng(0).normal(size=(2700, width)).astype("float32")
+    index = drawn(9, 2700) if name == "index_add" else drawn(9, 2700, 1)
     expected = x.copy()
     for at, update in zip(index.reshape(-1), updates, strict=True):
         expected[at] += update
@@ -112,4 +114,4 @@ def test_gradient_of_an_index(launches):
     index = (("slice", None, None, None), ("array", 0))
     s = sample((3, 5, 4), drawn(6, 5), index=index, shape=(3, 6, 4))
     testing.check_value(OPS["getitem_grad"], s, "float32", "sim")
-    assert launches == ["gather_add_rows_f32"]
+    assert launches == ["gather_add_vectors_f32"]

@@ -238,6 +238,8 @@ def gathers(dtype):
     for x in (rand(dtype, 4, 16), rand(dtype, 4, 1), np.zeros((4, 3), bool)):
         testing.call(OPS["take"], [x, np.array([1, -2])], {"axis": 0}, "sim")
         testing.call(OPS["take_along_axis"], [x, np.zeros((2, x.shape[1]), int)], {"axis": 0}, "sim")
+    if dtype in FLOATS:
+        testing.call(OPS["index_add"], [rand(dtype, 3, 8), np.array([2, 0]), rand(dtype, 2, 8)], {"axis": 0}, "sim")
 
 
 @contextmanager

@@ -387,7 +387,7 @@ def families() -> list[Family]:
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
         Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
         Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
-        Family("gather_add_rows_f32", MEMORY, embedding_grad, 1024, 2**17),
+        Family("gather_add_vectors_f32", MEMORY, embedding_grad, 1024, 2**17),
         Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),
         rows("scan_sum_f32", lambda x: dl.cumsum(x, axis=1), 4096),
         norm("norm_warp_f32", "layer_norm", 512, f32, 2),

@@ -13,6 +13,7 @@ from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_assign import assign, refuse_large, zeros
 from dlcore.backends.cuda.ops_copy import contiguous, positions, rounded, wide_copy
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, as_array, grid_of
+from dlcore.backends.cuda.rows import aligned
 from dlcore.dispatch import Call, implement
 from dlcore.indexing import OUTSIDE, Key
 from dlcore.signature import Shape
@@ -97,11 +98,13 @@ def add_rows(op: str, x: Array | None, index: Array, updates: Array, shape: Shap
     y = empty(shape, updates.dtype, updates)
     if y.size == 0:
         return y
-    columns = min(THREADS, 1 << (place.inner - 1).bit_length())
-    tiles = place.outer * -(-place.n // (TILE // columns)) * -(-place.inner // columns)
-    kernel = f"gather.gather_add_rows_{SUFFIXES[y.dtype]}"
-    place = place._replace(columns=columns)
     operands = None if x is None else contiguous(x), positions(index), contiguous(updates)
+    wide = aligned(place.inner, operands[0], operands[2], y)
+    own = 16 // y.itemsize if wide else 1
+    columns = min(THREADS, 1 << (-(-place.inner // own) - 1).bit_length())
+    tiles = place.outer * -(-place.n // (TILE // (columns * own))) * -(-place.inner // (columns * own))
+    kernel = f"gather.gather_add_{'vectors' if wide else 'rows'}_{SUFFIXES[y.dtype]}"
+    place = place._replace(columns=columns)
     note = record(op, y, axis, shape[axis])
     launch(kernel, (tiles,), (THREADS,), *operands, y, note, place.packed(), like=y)
     return y
