@@ -381,16 +381,18 @@ def promotion(op: Op, arrays: list[Any]) -> tuple[Any, tuple[tuple[int, Any], ..
         promoted = dtypes.DEFAULT_FLOAT
     casts = []
     for i, array in enumerate(arrays):
-        target = promoted if i in joining else _own_dtype(op, i, kinds[i], array)
+        target = promoted if i in joining else _own_dtype(op, i, kinds[i], array, promoted)
         if array is not None and (not hasattr(array, "dtype") or array.dtype != target):
             casts.append((i, target))
     return promoted, tuple(casts)
 
 
-def _own_dtype(op: Op, index: int, kind: str, array: Any) -> Any:
+def _own_dtype(op: Op, index: int, kind: str, array: Any, promoted: Any) -> Any:
     """Dtype of an operand that takes no part in promotion; refuses one of the wrong kind."""
     if array is None:
         return None
+    if kind == "wide":
+        return dtypes.float32 if dtypes.is_half(promoted) else promoted
     dtype = getattr(array, "dtype", None) or dtypes.scalar_dtype(array, ())
     if kind in ("int", "bool") and dtypes.kind(dtype) != kind:
         name = op.signature.operand(index).name

@@ -5,10 +5,11 @@ Grammar, closed on purpose::
     signature := operand* "->" output+
     operand   := ["*"] NAME "[" [term ("," term)*] "]" [":" kind] ["?"]
     term      := DIM | INT "*" DIM | INT | DIMS "..." | "..."
-    kind      := "float" | "int" | "bool" | "any"          (none: every number, promoted together)
+    kind      := "float" | "wide" | "int" | "bool" | "any" (none: every number, promoted together)
 
 A `DIM` stands for one size and must agree wherever it occurs. `S...` stands for any number of sizes and must agree
-exactly; a bare `...` broadcasts. `?` marks an operand that may be None, `*` one that takes all remaining operands
+exactly; a bare `...` broadcasts. A `wide` operand has the promoted dtype of the others, but float32 where that has 16
+bits. `?` marks an operand that may be None, `*` one that takes all remaining operands
 (their shapes are not unified). Output dims that no operand binds come from the op's `infer` function.
 
 >>> sig = Signature.parse("x[N,I] w[4*H,I] b[4*H]? -> y[N,4*H]")
@@ -30,7 +31,7 @@ from dlcore.errors import ShapeError
 Shape = tuple[int, ...]
 Term = str | int | tuple[int, str]  # "N", "S...", "...", 3, (4, "H")
 
-_OPERAND = re.compile(r"(\*?)(\w+)\[([^\]]*)\](?::(float|int|bool|any))?(\??)$")
+_OPERAND = re.compile(r"(\*?)(\w+)\[([^\]]*)\](?::(float|wide|int|bool|any))?(\??)$")
 _TERM = re.compile(r"(?:(\d+)\*)?(\w*\.\.\.|\w+)$")
 
 

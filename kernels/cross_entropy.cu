@@ -1,7 +1,7 @@
 // Cross-entropy of logits with integer labels: logsumexp and loss of each position, their sums, and the gradient.
 //
 // The weight of class c at a position with label l is t_c = w_c ((1 - s) [c = l] + s / classes), 0 at ignored labels;
-// the loss is sum_c t_c (lse - x_c). Of 16-bit logits lse and loss are float.
+// the loss is sum_c t_c (lse - x_c). Of 16-bit logits lse, loss and their gradients are float.
 //
 // cross_entropy_{warp,block,long}_<t>(x, labels, weight, lse, loss, record, shape): x[rows][classes], as in
 //   softmax.cu; where s is not 0, rows are read once more. A label that is no class has no loss, and is noted in
@@ -208,7 +208,9 @@ DL_DEVICE void cross_entropy_total(const Sums<R>* parts, unsigned count, int mea
 
 template <class T>
 struct GradientOperands {
-  const T *g_lse, *g_loss, *x, *lse;
+  const wide<T>*g_lse, *g_loss;
+  const T* x;
+  const wide<T>* lse;
   const long long* labels;
   const T* weight;
   const wide<T>*divisor, *weights;
@@ -222,13 +224,13 @@ struct CrossEntropyGrad {
   R lse, scale, of_p, spread;  // spread: s / classes, and 0 where the label is ignored
   R sharp;                     // 1 - s
   DL_DEVICE CrossEntropyGrad(const GradientOperands<T>& o, unsigned row, const Shape& shape)
-      : target(target_of(o.labels, o.weight, row, shape)), lse(widen(o.lse[row])) {
-    scale = widen(o.g_loss[shape.per_row ? row : 0]) / (o.divisor == nullptr ? R(1) : *o.divisor);
+      : target(target_of(o.labels, o.weight, row, shape)), lse(o.lse[row]) {
+    scale = o.g_loss[shape.per_row ? row : 0] / (o.divisor == nullptr ? R(1) : *o.divisor);
     spread = target.counts ? R(shape.smoothing / shape.classes) : R(0);
     sharp = R(1 - shape.smoothing);
     const R all = o.weights == nullptr ? R(shape.classes) : *o.weights;
     const R sum = sharp * target.weight + (spread == R(0) ? R(0) : spread * all);
-    of_p = scale * sum + (o.g_lse == nullptr ? R(0) : widen(o.g_lse[row]));
+    of_p = scale * sum + (o.g_lse == nullptr ? R(0) : o.g_lse[row]);
   }
   DL_DEVICE R operator()(unsigned c, R w, R x) const {
     const R spread_over_all = spread == R(0) ? R(0) : spread * w;
@@ -281,12 +283,12 @@ DL_DEVICE void cross_entropy_grad_columns(const GradientOperands<T>& o, T* dx, c
     cross_entropy_##body(x, labels, weight, lse, loss, record, shape);                                   \
   }                                                                                                      \
   DL_EXPORT(cross_entropy_##way##_##suffix)
-#define DL_GRADIENT(way, body, T, suffix)                                                                  \
-  extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_grad_##way##_##suffix(                \
-      const T* g_lse, const T* g_loss, const T* x, const T* lse, const long long* labels, const T* weight, \
-      const wide<T>* divisor, const wide<T>* weights, T* dx, Shape shape) {                                \
-    cross_entropy_grad_##body({g_lse, g_loss, x, lse, labels, weight, divisor, weights}, dx, shape);       \
-  }                                                                                                        \
+#define DL_GRADIENT(way, body, T, suffix)                                                                   \
+  extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_grad_##way##_##suffix(                 \
+      const wide<T>* g_lse, const wide<T>* g_loss, const T* x, const wide<T>* lse, const long long* labels, \
+      const T* weight, const wide<T>* divisor, const wide<T>* weights, T* dx, Shape shape) {                \
+    cross_entropy_grad_##body({g_lse, g_loss, x, lse, labels, weight, divisor, weights}, dx, shape);        \
+  }                                                                                                         \
   DL_EXPORT(cross_entropy_grad_##way##_##suffix)
 #define DL_CROSS_ENTROPY(T, suffix)                                                                                    \
   DL_FORWARD(warp, held<T DL_COMMA kWarp>, T, suffix)                                                                  \

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, testing
+from dlcore import dispatch, dtypes, testing
 from dlcore.backends.cuda import launch, ops_softmax
 from dlcore.errors import BackendError, IndexRangeError
 from dlcore.op import OPS
@@ -118,6 +118,17 @@ def test_cross_entropy_of_other_dtypes(shape, dtype):
     operands = [rand(*labels.shape, dtype=dtype), np.asarray(rand(1, dtype=dtype)[0]), logits]
     operands += [np.asarray(lse).astype(logits.dtype), labels, None]
     check("cross_entropy_grad", operands, {"label_smoothing": 0.1}, 8 * EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_logits_are_not_widened_in_backward(dtype, launches):
+    logits = dl.tensor(rand(6, 40, dtype=dtype), device="sim", requires_grad=True)
+    labels = dl.asarray(np.arange(6), device="sim")
+    lse, loss = OPS["cross_entropy"](logits, labels)
+    (loss + 0.25 * lse.sum()).backward()
+    assert logits.grad.dtype == dtypes.dtype(dtype)
+    assert f"cross_entropy_grad_warp_{'bf16' if dtype == 'bfloat16' else 'f16'}" in launches
+    assert not any("cast" in name for name in launches)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, settings
+from dlcore import dispatch, dtypes, settings
 from dlcore.debug import check_outputs
 from dlcore.dispatch import Call, get_backend, implement, listening, variants
 from dlcore.errors import ArgumentError, BackendError, DeviceError, KernelError
@@ -198,3 +198,11 @@ def test_plans_do_not_grow_without_bound(monkeypatch):
     for n in range(40):
         dl.zeros(n, device="numpy") + 1
     assert len(backend.plans) <= 11
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")])
+def test_wide_operands_do_not_promote_the_others(dtype, wide):
+    logits, lse = np.zeros((2, 3), dtypes.dtype(dtype)), np.zeros(2, np.float64)
+    promoted, casts = dispatch.promotion(OPS["cross_entropy_grad"], [None, lse, logits, lse, np.zeros(2, np.int64)])
+    assert promoted == dtypes.dtype(dtype)
+    assert dict(casts) == ({} if wide == "float64" else {1: dtypes.float32, 3: dtypes.float32})

@@ -123,6 +123,6 @@ TORCH: dict[str, Callable[..., Any]] = {
     "reduce_columns_sum": lambda torch, x: lambda: x.sum(0),
     "softmax_grad": lambda torch, dy, y: lambda: torch._softmax_backward_data(dy, y, -1, y.dtype),
     "softmax_": lambda torch, x: lambda: torch.softmax(x, -1),
-    "cross_entropy": _cross_entropy,
+    "cross_entropy_(?!grad)": _cross_entropy,
     "gather_rows": lambda torch, i, table: lambda: torch.nn.functional.embedding(i, table),
 }

@@ -229,6 +229,13 @@ def cross_entropy(new: Arrays, n: int) -> Any:
     return OPS["cross_entropy"](new(n, 512), new(n, dtype=dtypes.int64, below=512), None, **attrs)
 
 
+def cross_entropy_grad(new: Arrays, n: int) -> Any:
+    """Gradient of these losses for logits of 16 bits, from numbers of 32."""
+    attrs = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "none"}
+    labels = new(n, dtype=dtypes.int64, below=512)
+    return OPS["cross_entropy_grad"](None, new(n), new(n, 512, dtype=dtypes.float16), new(n), labels, None, **attrs)
+
+
 def embedding(new: Arrays, n: int) -> Any:
     """n rows of a table of 1000 rows of 512 numbers."""
     return OPS["embedding"](new(n, dtype=dtypes.int64, below=1000), new(1000, 512), padding_idx=None)
@@ -386,6 +393,7 @@ def families() -> list[Family]:
         rows("softmax_block_f16", lambda x: dl.softmax(x, axis=-1), 4096, f16),
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
         Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
+        Family("cross_entropy_grad_warp_f16", MEMORY, cross_entropy_grad, 64, 2**17),
         Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
         Family("gather_add_vectors_f32", MEMORY, embedding_grad, 1024, 2**17),
         Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),

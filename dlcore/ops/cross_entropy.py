@@ -182,7 +182,7 @@ def _grad_samples() -> Iterable[Sample]:
 
 cross_entropy_grad: Op = define(
     "cross_entropy_grad",
-    "g_lse[N,S...]:float? g_loss[R...]:float logits[N,C,S...]:float lse[N,S...]:float labels[N,S...]:int weight[C]? "
+    "g_lse[N,S...]:wide? g_loss[R...]:wide logits[N,C,S...]:float lse[N,S...]:wide labels[N,S...]:int weight[C]? "
     "-> dlogits[N,C,S...]",
     _grad_reference,
     vjp=_grad_vjp,
