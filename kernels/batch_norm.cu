@@ -24,7 +24,7 @@ struct Channels {
   unsigned groups, group_channels;
   unsigned segment, segments;   // elements of an item where S is not 1, and how many items a row has
   unsigned items, span, parts;  // of a channel or of a tile of channels; of a part; how many parts
-  int vectors;
+  int vectors;                  // as row.cuh has it
 };
 
 // What a part of the data has in one channel, put together with other parts.
@@ -226,7 +226,7 @@ struct Gradient {
 };
 
 template <class T, class Of>
-DL_DEVICE void map_tile(const Of& of, T* out, const Stretch& at, unsigned base, int lane, bool vectors,
+DL_DEVICE void map_tile(const Of& of, T* out, const Stretch& at, unsigned base, int lane, int vectors,
                         const Line<wide<T>> (&line)[kPerVector<T>]) {
   wide<T> dy[kPerVector<T>] = {}, x[kPerVector<T>];
   load_tile<kWarp>(of.x + at.start, base, at.end, lane, vectors, wide<T>(0), x);

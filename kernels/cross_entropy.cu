@@ -24,7 +24,7 @@ struct Shape {
   double smoothing;
   unsigned rows, classes, inner;  // rows: positions
   unsigned span;                  // positions of a part of the sums
-  int vectors;                    // whether rows and weights begin at multiples of 16 bytes
+  int vectors;                    // of rows and weights, as row.cuh has it
   int per_row;                    // whether g_loss has a number for each position
   int mean;                       // whether label weights are summed
 };

@@ -15,7 +15,7 @@ struct Norm {
   unsigned rows, n;
   unsigned groups, group_channels, inner;  // groups: 0 where each element of a row has a scale and bias of its own
   int centre;                              // whether the mean is subtracted
-  int vectors;                             // whether rows, scale and bias begin at multiples of 16 bytes
+  int vectors;                             // of rows, scale and bias, as row.cuh has it
 };
 
 // Scale or bias at the lane's elements of a tile: each has its own, or (GROUPED) each channel of the row's group.

@@ -186,7 +186,7 @@ template <class T, class Of>
 DL_DEVICE void update_tile(const Tensors& tensors, const Settings& settings, int tensor, unsigned base, bool aligned) {
   constexpr int V = kPerVector<T>;
   const unsigned n = unsigned(tensors.elements[tensor]);
-  const bool vectors = aligned && n - base >= kTile<T, kBlock>;
+  const int vectors = aligned && n - base >= kTile<T, kBlock> ? kAligned : kSingles;
   T p[V], g[V], value[Of::kArrays][V] = {};
   load_tile<kBlock>(at<T>(tensors.param[tensor]), base, n, threadIdx.x, vectors, T(0), p);
   load_tile<kBlock>(at<T>(tensors.grad[tensor]), base, n, threadIdx.x, vectors, T(0), g);
@@ -256,7 +256,7 @@ DL_DEVICE void norms(const Tensors& tensors, const Settings& settings, Norms<T>*
   Norms<T> own = {};
   DL_ROLLED
   for (unsigned base = first; base < n && base - first < kTilesPerBlock * kTile<T, kBlock>; base += kTile<T, kBlock>) {
-    const bool vectors = addresses % 16 == 0 && n - base >= kTile<T, kBlock>;
+    const int vectors = n - base < kTile<T, kBlock> ? kSingles : addresses % 16 == 0 ? kAligned : kLoose;
     T p[V], g[V], mean[V], square[V];
     load_tile<kBlock>(at<T>(tensors.param[tensor]), base, n, threadIdx.x, vectors, T(0), p);
     load_tile<kBlock>(at<T>(tensors.grad[tensor]), base, n, threadIdx.x, vectors, T(0), g);

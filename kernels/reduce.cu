@@ -7,15 +7,14 @@
 // reduce_columns_<op>_<in>_<out>(x, y, n, columns, finish): y[o][c] of x[o][0..n)[c], 32 columns a block.
 //   Threads have a vector of a row each, two or four rows at once.
 //   Grid: outer x (columns / 32 rounded up); block: 256; shared: 32 accumulators a warp.
-// Accumulators are in the wide type; their order depends on the shape alone. 16-byte loads where finish.vectors says
-// so.
+// Accumulators are in the wide type; their order depends on the shape alone.
 #include "moments.cuh"
 
 struct Finish {
   double divisor;     // of a sum: 1, or how many elements a mean is of
   double correction;  // of a variance: its divisor is n - correction
   long long count;    // n of the whole reduction
-  int vectors;        // whether rows begin at multiples of 16 bytes and are whole vectors
+  int vectors;        // of rows, as row.cuh has it
   int root;           // whether a variance becomes a deviation
 };
 
@@ -123,15 +122,19 @@ DL_DEVICE bool stored<bool>(float value) {
 // ---- rows
 
 template <class Acc, class T>
-DL_DEVICE void add_row(Acc& acc, const T* x, long long n, int lane, int lanes, bool vectors) {
+DL_DEVICE void add_row(Acc& acc, const T* x, long long n, int lane, int lanes, int vectors) {
   constexpr int V = kPerVector<T>;
-  if (vectors) {
+  if (vectors == kAligned) {
     DL_TWICE
     for (long long i = (long long)lane * V; i < n; i += (long long)lanes * V) {
       const Vec<T, V> chunk = *reinterpret_cast<const Vec<T, V>*>(x + i);
       DL_UNROLL
       for (int j = 0; j < V; ++j) acc.add(widen(chunk.at[j]), i + j);
     }
+  } else if (vectors == kLoose) {
+    DL_ROLLED
+    for (long long i = (long long)lane * V; i < n; i += (long long)lanes * V)
+      for (int j = 0; j < V; ++j) acc.add(widen(x[i + j]), i + j);
   } else {
     for (long long i = lane; i < n; i += lanes) acc.add(widen(x[i]), i);
   }
@@ -219,7 +222,7 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
   const int base = (blockIdx.x - outer * tiles) * kColumns, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const T* own = x + (long long)outer * n * columns;
   Acc acc[V];
-  if (finish.vectors) add_columns<kLanes>(acc, own, n, base, columns, true);
+  if (finish.vectors == kAligned) add_columns<kLanes>(acc, own, n, base, columns, true);
   else add_columns<kLanes>(acc, own, n, base, columns, false);
   DL_UNROLL
   for (int j = 0; j < V; ++j) {
@@ -227,7 +230,8 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
     if (lane < kLanes) of_warp[warp][j * kLanes + lane] = acc[j];
   }
   __syncthreads();
-  const int column = place<T, kLanes>(base, lane % kLanes, lane / kLanes, finish.vectors);
+  const int column =
+      place<T, kLanes>(base, lane % kLanes, lane / kLanes, finish.vectors == kAligned ? kAligned : kSingles);
   if (warp == 0 && column < columns) {
     Acc all = of_warp[0][lane];
     for (int i = 1; i < kWarpsPerBlock; ++i) all.merge(of_warp[i][lane]);

@@ -3,7 +3,7 @@
 // softmax_warp_<t>(x, y, rows, n, log, vectors): one warp a row, the row in registers: n <= 512 (f64: 256).
 // softmax_block_<t>(...): one block a row, the row in registers: n <= 4096 (f64: 2048).
 // softmax_long_<t>(...): one block a row, which is read twice.
-//   log: whether y is the logarithm; vectors: whether rows begin at multiples of 16 bytes.
+//   log: whether y is the logarithm; vectors: as row.cuh has it.
 //   Grid: any, warps or blocks stride over rows; block: 256; shared: two numbers a warp.
 // softmax_columns_<t>(x, y, outer, n, inner, log): one thread a column.
 //   Grid: outer * inner / 256 rounded up; block: 256; no shared memory.
@@ -25,7 +25,7 @@ struct Softmax {
 };
 
 template <class T, int LANES>
-DL_DEVICE void softmax_held(const T* x, T* y, unsigned rows, unsigned n, bool log_too, bool vectors) {
+DL_DEVICE void softmax_held(const T* x, T* y, unsigned rows, unsigned n, bool log_too, int vectors) {
   using R = wide<T>;
   each_row<LANES>(rows, [&](unsigned row, int lane) {
     const unsigned long long start = (unsigned long long)row * n;
@@ -43,7 +43,7 @@ DL_DEVICE void softmax_held(const T* x, T* y, unsigned rows, unsigned n, bool lo
 }
 
 template <class T>
-DL_DEVICE void softmax_long(const T* x, T* y, unsigned rows, unsigned n, bool log_too, bool vectors) {
+DL_DEVICE void softmax_long(const T* x, T* y, unsigned rows, unsigned n, bool log_too, int vectors) {
   using R = wide<T>;
   each_row<kBlock>(rows, [&](unsigned row, int lane) {
     const unsigned long long start = (unsigned long long)row * n;
@@ -88,8 +88,7 @@ struct SoftmaxGrad {
 };
 
 template <class T, int LANES>
-DL_DEVICE void softmax_grad_held(const T* dy, const T* y, T* dx, unsigned rows, unsigned n, bool log_too,
-                                 bool vectors) {
+DL_DEVICE void softmax_grad_held(const T* dy, const T* y, T* dx, unsigned rows, unsigned n, bool log_too, int vectors) {
   using R = wide<T>;
   const SoftmaxGrad<R> f{log_too};
   each_row<LANES>(rows, [&](unsigned row, int lane) {
@@ -113,8 +112,7 @@ DL_DEVICE void softmax_grad_held(const T* dy, const T* y, T* dx, unsigned rows, 
 }
 
 template <class T>
-DL_DEVICE void softmax_grad_long(const T* dy, const T* y, T* dx, unsigned rows, unsigned n, bool log_too,
-                                 bool vectors) {
+DL_DEVICE void softmax_grad_long(const T* dy, const T* y, T* dx, unsigned rows, unsigned n, bool log_too, int vectors) {
   using R = wide<T>;
   const SoftmaxGrad<R> f{log_too};
   each_row<kBlock>(rows, [&](unsigned row, int lane) {

@@ -36,6 +36,15 @@ def placed(array: np.ndarray) -> object:
     return backend.array_type(array.shape, array.dtype, start, array.strides)
 
 
+def beginning(values, offset):
+    """The same array, beginning `offset` elements after a multiple of 16 bytes."""
+    memory = np.empty(values.nbytes + 16 + 16 * values.itemsize, np.uint8)
+    start = -memory.ctypes.data % 16 + offset * values.itemsize
+    array = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    array[...] = values
+    return array
+
+
 def on_host(array: object) -> np.ndarray:
     """The values of an array of the kernels' backend."""
     return dispatch.get_backend("sim").to_numpy(array)

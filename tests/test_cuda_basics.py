@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import on_host, placed
+from conftest import beginning, on_host, placed
 
 import dlcore as dl
 from dlcore import dtypes, testing
@@ -26,15 +26,6 @@ def launched():
 
 def tensor(values, dtype=None):
     return dl.tensor(values, dtype=dtype, device="sim")
-
-
-def beginning(values, offset):
-    """The same array, beginning `offset` elements after a multiple of 16 bytes."""
-    memory = np.empty(values.nbytes + 16 + 16 * values.itemsize, np.uint8)
-    start = -memory.ctypes.data % 16 + offset * values.itemsize
-    array = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    array[...] = values
-    return array
 
 
 def oracle(op, x, axis):

@@ -1,7 +1,7 @@
 // Rows that the lanes of a warp or of a block share, and what they compute together.
 //
-// A row is cut in tiles of LANES x kPerVector elements. Of a tile, a lane has one vector of 16 bytes, or as many single
-// elements a row of lanes apart where rows do not begin at multiples of 16 bytes: either way a warp reads whole lines.
+// A row is cut in tiles of LANES x kPerVector elements. Which of them a lane has, and in which order, depends on the
+// row's length and type alone, so that sums have the same bits wherever an array begins in memory.
 #pragma once
 #include "warp.cuh"
 
@@ -12,25 +12,32 @@ constexpr int kTiles = sizeof(T) < 4 ? 2 : 4;
 template <class T, int LANES>
 constexpr unsigned kTile = LANES * kPerVector<T>;
 
+// What a lane has of a tile, as the host says of all arrays of a call.
+enum Vectors {
+  kSingles,  // elements LANES apart: rows are not whole vectors of 16 bytes
+  kLoose,    // a vector, moved element by element: some array does not begin at a multiple of 16 bytes
+  kAligned,  // a vector, moved at once
+};
+
 // Position in the row of the lane's element j of the tile at `base`.
 template <class T, int LANES>
-DL_DEVICE unsigned place(unsigned base, int lane, int j, bool vectors) {
+DL_DEVICE unsigned place(unsigned base, int lane, int j, int vectors) {
   return base + (vectors ? lane * kPerVector<T> + j : j * LANES + lane);
 }
 
 // The lane's elements of the tile at `base`; `fill` past the end of the row.
 template <int LANES, class T>
-DL_DEVICE void load_tile(const T* row, unsigned base, unsigned n, int lane, bool vectors, wide<T> fill,
+DL_DEVICE void load_tile(const T* row, unsigned base, unsigned n, int lane, int vectors, wide<T> fill,
                          wide<T> (&x)[kPerVector<T>]) {
   constexpr int V = kPerVector<T>;
   Vec<T, V> chunk{};
-  if (vectors) {
+  if (vectors == kAligned) {
     const unsigned at = base + lane * V;
     if (at < n) chunk = *reinterpret_cast<const Vec<T, V>*>(row + at);
   } else {
     DL_UNROLL
     for (int j = 0; j < V; ++j) {
-      const unsigned at = base + j * LANES + lane;
+      const unsigned at = place<T, LANES>(base, lane, j, vectors);
       if (at < n) chunk.at[j] = row[at];
     }
   }
@@ -39,10 +46,9 @@ DL_DEVICE void load_tile(const T* row, unsigned base, unsigned n, int lane, bool
 }
 
 template <int LANES, class T>
-DL_DEVICE void store_tile(T* row, unsigned base, unsigned n, int lane, bool vectors,
-                          const wide<T> (&x)[kPerVector<T>]) {
+DL_DEVICE void store_tile(T* row, unsigned base, unsigned n, int lane, int vectors, const wide<T> (&x)[kPerVector<T>]) {
   constexpr int V = kPerVector<T>;
-  if (vectors) {
+  if (vectors == kAligned) {
     const unsigned at = base + lane * V;
     Vec<T, V> chunk;
     DL_UNROLL
@@ -51,7 +57,7 @@ DL_DEVICE void store_tile(T* row, unsigned base, unsigned n, int lane, bool vect
   } else {
     DL_UNROLL
     for (int j = 0; j < V; ++j) {
-      const unsigned at = base + j * LANES + lane;
+      const unsigned at = place<T, LANES>(base, lane, j, vectors);
       if (at < n) row[at] = narrow<T>(x[j]);
     }
   }

@@ -10,7 +10,7 @@ from dlcore import dtypes
 from dlcore.backends.cuda.launch import empty, launch
 from dlcore.backends.cuda.ops_copy import astype, contiguous
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
-from dlcore.backends.cuda.rows import BLOCK, WARP, aligned, lanes_of, launch_rows, refuse
+from dlcore.backends.cuda.rows import BLOCK, WARP, lanes_of, launch_rows, refuse, vectors
 from dlcore.dispatch import implement
 from dlcore.signature import Shape
 
@@ -49,9 +49,9 @@ class _Rows:
         x, groups = self.like, self.groups
         channels = x.shape[1] // groups if groups else 1
         way, lanes = ("long", BLOCK) if groups else lanes_of(self.n, x.itemsize)
-        vectors = aligned(self.n, *[a for a in operands if a is not None and (a.size == x.size or not groups)])
+        moved = vectors(self.n, *[a for a in operands if a is not None and (a.size == x.size or not groups)])
         packed = struct.pack(
-            "<dIIIIIii4x", self.eps, self.count, self.n, groups, channels, self.n // channels, self.centre, vectors
+            "<dIIIIIii4x", self.eps, self.count, self.n, groups, channels, self.n // channels, self.centre, moved
         )
         launch_rows(f"norm.{kernel}_{way}", self.count, lanes, *operands, *rest, packed, like=x)
 
@@ -138,11 +138,11 @@ class _Channels:
 
     def shape(self, *operands: Array) -> bytes:
         """`Channels` of batch_norm.cu. operands: the arrays in x's shape."""
-        vectors = aligned(self.channels if self.by_column else self.inner, *operands)
+        moved = vectors(self.channels if self.by_column else self.inner, *operands)
         return struct.pack(
             "<dIIIIIIIIIIi4x", self.eps, self.examples, self.channels, self.inner, self.groups,
             max(1, self.channels // (self.groups or 1)), SEGMENT, self.segments, self.items, self.span, self.parts,
-            vectors,
+            moved,
         )  # fmt: skip
 
     def launch(self, kernel: str, blocks: int, *operands: Any, full: tuple[Array, ...] = ()) -> None:

@@ -11,7 +11,7 @@ from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_assign import refuse_large
 from dlcore.backends.cuda.ops_copy import CASTS, astype, contiguous, rounded, wide_copy
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, like
-from dlcore.backends.cuda.rows import BLOCK, WARP, aligned
+from dlcore.backends.cuda.rows import BLOCK, WARP, vectors
 from dlcore.dispatch import Call, implement
 from dlcore.ops.shape import axis_tuple
 from dlcore.signature import Shape
@@ -72,8 +72,8 @@ def _parts(n: int) -> int:
     return next((parts for parts in range(512, 1, -1) if n % parts == 0), 1)
 
 
-def _packed(finish: dict[str, Any], vectors: bool) -> bytes:
-    return struct.pack("<ddqii", finish["divisor"], finish["correction"], finish["count"], vectors, finish["root"])
+def _packed(finish: dict[str, Any], moved: int) -> bytes:
+    return struct.pack("<ddqii", finish["divisor"], finish["correction"], finish["count"], moved, finish["root"])
 
 
 def rows(x: Array, y: Array, op: str, count: int, n: int, finish: dict[str, Any]) -> None:
@@ -81,14 +81,14 @@ def rows(x: Array, y: Array, op: str, count: int, n: int, finish: dict[str, Any]
     kind, per_block = ("warp", BLOCK // WARP) if n <= SHORT_ROW else ("block", 1)
     grid = (min(-(-count // per_block), 16 * driver_of(x).multiprocessors),)
     name = f"reduce.reduce_{kind}_{op}_{_suffix(x)}_{_suffix(y)}"
-    launch(name, grid, (BLOCK,), x, y, count, n, _packed(finish, aligned(n, x)), like=x)
+    launch(name, grid, (BLOCK,), x, y, count, n, _packed(finish, vectors(n, x)), like=x)
 
 
 def columns(x: Array, y: Array, op: str, outer: int, n: int, inner: int, finish: dict[str, Any]) -> None:
     """y[o][c] of x[o][0..n)[c]."""
     grid = (outer * -(-inner // COLUMNS),)
     name = f"reduce.reduce_columns_{op}_{_suffix(x)}_{_suffix(y)}"
-    launch(name, grid, (BLOCK,), x, y, n, inner, _packed(finish, aligned(inner, x)), like=x)
+    launch(name, grid, (BLOCK,), x, y, n, inner, _packed(finish, vectors(inner, x)), like=x)
 
 
 def _suffix(x: Array) -> str:

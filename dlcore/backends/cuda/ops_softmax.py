@@ -12,7 +12,7 @@ from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous, int64
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.backends.cuda.ops_reduce import reduce
-from dlcore.backends.cuda.rows import BLOCK, aligned, lanes_of, launch_rows, launch_threads, refuse
+from dlcore.backends.cuda.rows import BLOCK, SINGLES, lanes_of, launch_rows, launch_threads, refuse, vectors
 from dlcore.dispatch import implement
 from dlcore.ops.index import NO_CLASS
 
@@ -42,8 +42,8 @@ def _along(kernel: str, log: int) -> Callable[..., Array]:
             launch_threads(f"softmax.{kernel}_columns", outer * columns, *arrays, y, outer, n, columns, log, like=y)
         else:
             way, lanes = lanes_of(n, y.itemsize)
-            rows, vectors = y.size // n, int(aligned(n, *arrays, y))
-            launch_rows(f"softmax.{kernel}_{way}", rows, lanes, *arrays, y, rows, n, log, vectors, like=y)
+            rows, moved = y.size // n, vectors(n, *arrays, y)
+            launch_rows(f"softmax.{kernel}_{way}", rows, lanes, *arrays, y, rows, n, log, moved, like=y)
         return y
 
     return call
@@ -77,10 +77,10 @@ class _Problem:
 
     def shape(self, *written: Array) -> bytes:
         """`Shape` of cross_entropy.cu. written: what the kernel writes in the shape of the logits."""
-        vectors = self.inner == 1 and aligned(self.classes, self.logits, self.weight, *written)
+        moved = SINGLES if self.inner > 1 else vectors(self.classes, self.logits, self.weight, *written)
         return struct.pack(
             "<qdIIIIiiixxxx", self.ignore_index, self.label_smoothing, self.rows, self.classes, self.inner, self.span,
-            vectors, self.reduction == "none", self.reduction == "mean",
+            moved, self.reduction == "none", self.reduction == "mean",
         )  # fmt: skip
 
     def launch(self, kernel: str, ways: tuple[str, int], *arguments: Any) -> None:

@@ -31,10 +31,20 @@ def lanes_of(n: int, itemsize: int) -> tuple[str, int]:
     return ("block" if n <= held * BLOCK else "long"), BLOCK
 
 
-def aligned(n: int, *arrays: Array | None) -> bool:
-    """Whether rows of n elements begin at multiples of 16 bytes in all arrays, and are whole vectors."""
+SINGLES, LOOSE, ALIGNED = range(3)  # Vectors of row.cuh
+
+
+def vectors(n: int, *arrays: Array | None) -> int:
+    """Whether rows of n elements are whole vectors of 16 bytes in all arrays, and begin at multiples of that."""
     found = [x for x in arrays if x is not None]
-    return all(n * x.itemsize % 16 == 0 and driver_of(x).address(x) % 16 == 0 for x in found)
+    if any(n * x.itemsize % 16 for x in found):
+        return SINGLES
+    return LOOSE if any(driver_of(x).address(x) % 16 for x in found) else ALIGNED
+
+
+def aligned(n: int, *arrays: Array | None) -> bool:
+    """Whether rows of n elements can be moved in vectors."""
+    return vectors(n, *arrays) == ALIGNED
 
 
 def launch_rows(kernel: str, rows: int, lanes: int, *arguments: Any, like: Array) -> None:
