@@ -98,6 +98,12 @@ def test_scans(name, dtype):
     check(name, [rand(2, 1160, dtype=dtype)], axis=1, reverse=False)
 
 
+@pytest.mark.parametrize("shape", [(64, 4096, 64), (128, 1024, 128), (512, 32, 1024), (4, 2048, 256)], ids=str)
+def test_products_whose_sums_are_split_or_not(shape, dtype):
+    m, k, n = shape
+    check("matmul", [rand(m, k, dtype=dtype), rand(k, n, dtype=dtype)])
+
+
 @pytest.mark.parametrize("dtype", FLOATS[:2], ids=lambda d: d.name)
 def test_lamb(dtype):
     def step(offset):

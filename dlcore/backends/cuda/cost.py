@@ -49,6 +49,7 @@ HALF = (
     Tile("64", 64, 64, 32, 128, 4, 560.0, 24576),
 )
 HALF_ANY = _any(HALF[2:], 0.2)
+ANY = {**dict(zip(F32, F32_ANY, strict=True)), **dict.fromkeys(HALF, HALF_ANY[0])}
 TF32 = tuple(t._replace(slab=16, rate=400.0) for t in HALF[:2])
 
 
@@ -72,6 +73,11 @@ class Choice(NamedTuple):
     def blocks(self, work: Work) -> int:
         """Blocks of the launch."""
         return ceil(work.m / self.tile.m) * ceil(work.n / self.tile.n) * self.splits * work.batches
+
+
+def at_any_alignment(choice: Choice) -> Choice:
+    """The same splits, so the same sums, by a kernel that takes operands wherever they begin."""
+    return choice._replace(tile=ANY[choice.tile])
 
 
 UNSPLIT = Choice(F32[1], 1, 0)

@@ -36,12 +36,16 @@ class Operand(NamedTuple):
     transposed: bool  # columns, not rows, are the lines that lie contiguous
     line: int  # elements from one line to the next
 
+    def whole(self) -> bool:
+        """Whether its lines are whole vectors."""
+        along = self.x.shape[-2] if self.transposed else self.x.shape[-1]
+        return bool(along * self.x.itemsize % 16 == 0)
+
     def aligned(self) -> bool:
         """Whether all its lines are whole vectors that begin at multiples of 16 bytes."""
-        x, vector = self.x, 16 // self.x.itemsize
-        along = x.shape[-2] if self.transposed else x.shape[-1]
-        steps = (self.line, *(s // x.itemsize for s in x.strides[:-2]))
-        return along % vector == 0 and all(n % vector == 0 for n in steps) and driver_of(x).address(x) % 16 == 0
+        steps = (self.line * self.x.itemsize, *self.x.strides[:-2])
+        places = (*steps, driver_of(self.x).address(self.x))
+        return self.whole() and all(n % 16 == 0 for n in places)
 
 
 def operand(x: Array) -> Operand:
@@ -142,11 +146,12 @@ def _run_tiled(
     """One launch of a tiled kernel, and another to add up splits."""
     m, n, k = c.shape[-2], c.shape[-1], a.x.shape[-1]
     count, vector = walk.outer * walk.inner, 16 // c.itemsize
-    work, (kernel, tiles) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
+    work, (kernel, tiles, fast) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
     vectors = n % vector == 0 and driver_of(c).address(c) % 16 == 0
     steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
 
     def run(choice: cost.Choice) -> None:
+        choice = choice if fast else cost.at_any_alignment(choice)
         layout = pack_product(work, choice, (a.line, b.line, n), walk.inner, activation, vectors, steps)
         partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
         tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
@@ -169,18 +174,22 @@ def pack_product(
     )  # fmt: skip
 
 
-def _kernels(a: Operand, b: Operand, tf32: bool) -> tuple[str, tuple[cost.Tile, ...]]:
-    """The kernel for these layouts, without its tile, and the tiles for these alignments."""
+def _kernels(a: Operand, b: Operand, tf32: bool) -> tuple[str, tuple[cost.Tile, ...], bool]:
+    """The kernel for these layouts, without its tile; tiles to choose from; whether they do at these alignments.
+
+    Tiles decide on splits, and these on the order of sums: so what is chosen from depends on no address.
+    """
     layout, dtype = "nt"[a.transposed] + "nt"[b.transposed], a.x.dtype
     if tf32:
-        return f"gemm_tensor.gemm_{layout}_tf32", cost.TF32
+        return f"gemm_tensor.gemm_{layout}_tf32", cost.TF32, True
     if dtypes.is_half(dtype):
-        tiles = cost.HALF if a.aligned() and b.aligned() else cost.HALF_ANY
-        return f"gemm_tensor.gemm_{layout}_{SUFFIXES[dtype]}", tiles
+        whole = a.whole() and b.whole()
+        tiles, fast = (cost.HALF, a.aligned() and b.aligned()) if whole else (cost.HALF_ANY, True)
+        return f"gemm_tensor.gemm_{layout}_{SUFFIXES[dtype]}", tiles, fast
     moved = {"nn": (b,), "nt": (), "tn": (a, b)}[layout]  # what is copied by vectors where it can be
-    fast = moved and all(x.aligned() for x in moved)
-    tiles = cost.F64 if dtype == dtypes.float64 else cost.F32 if fast else cost.F32_ANY
-    return f"gemm.gemm_{layout}_{SUFFIXES[dtype]}", tiles
+    double = dtype == dtypes.float64
+    fast = double or (len(moved) > 0 and all(x.aligned() for x in moved))
+    return f"gemm.gemm_{layout}_{SUFFIXES[dtype]}", cost.F64 if double else cost.F32, fast
 
 
 def _refuse(call: Call) -> str | None:
