@@ -223,7 +223,7 @@ DL_DEVICE void norm_grad_long(const T* dy, const T* x, const T* scale, T* dx, wi
 
 #define DL_COMMA ,
 #define DL_NORM_ROWS(way, body, T, suffix)                                                       \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                           \
+  extern "C" __global__ void __launch_bounds__(kBlock, sizeof(T) == 2 ? 4 : 1)                   \
       norm_##way##_##suffix(const T* x, const T* scale, const T* bias, T* y, Norm norm) {        \
     norm_##body(x, scale, bias, y, norm);                                                        \
   }                                                                                              \
