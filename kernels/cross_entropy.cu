@@ -29,8 +29,10 @@ struct Shape {
   int mean;                       // whether label weights are summed
 };
 
-template <class T>  // blocks that a multiprocessor holds, of 40 or 64 registers a thread
-constexpr int kResident = sizeof(T) == 8 ? 4 : 6;
+template <class T>  // blocks that a multiprocessor holds, of 40 to 80 registers a thread
+constexpr int kResident = sizeof(T) == 4   ? 6
+                          : sizeof(T) == 2 ? 4
+                                           : 3;
 
 // What a position's label asks for.
 template <class R>
