@@ -15,6 +15,7 @@ from dlcore.sim import engine
 from dlcore.sim.ptx import Module
 
 FOLDER = Path(__file__).parent / "ptx"
+NVRTC = pytest.param("NVRTC", marks=pytest.mark.nvcc)
 needs_nvcc = [pytest.mark.nvcc, pytest.mark.skipif(not shutil.which("nvcc"), reason="compiled with nvcc")]
 
 
@@ -46,7 +47,7 @@ def compile_with_nvrtc(source):
 
 @pytest.fixture(
     scope="module",
-    params=["checked in", *(pytest.param(c, marks=needs_nvcc) for c in ("sm_80", "sm_90")), "NVRTC"],
+    params=["checked in", *(pytest.param(c, marks=needs_nvcc) for c in ("sm_80", "sm_90")), NVRTC],
 )
 def text(request, tmp_path_factory):
     if request.param == "checked in":
