@@ -392,7 +392,7 @@ def _own_dtype(op: Op, index: int, kind: str, array: Any, promoted: Any) -> Any:
     if array is None:
         return None
     if kind == "wide":
-        return dtypes.float32 if dtypes.is_half(promoted) else promoted
+        return dtypes.wide(promoted)
     dtype = getattr(array, "dtype", None) or dtypes.scalar_dtype(array, ())
     if kind in ("int", "bool") and dtypes.kind(dtype) != kind:
         name = op.signature.operand(index).name

@@ -86,6 +86,11 @@ def is_half(dt: DType) -> bool:
     return dt.itemsize == 2 and kind(dt) == "float"
 
 
+def wide(dt: DType) -> DType:
+    """What sums of `dt` are accumulated in: float32 for a 16-bit float, else `dt` itself."""
+    return float32 if is_half(dt) else dt
+
+
 @cache
 def promote(dtypes: frozenset[DType]) -> DType:
     """The dtype that holds all of `dtypes` (array-API promotion; a float beats any int)."""

@@ -9,8 +9,8 @@ Grammar, closed on purpose::
 
 A `DIM` stands for one size and must agree wherever it occurs. `S...` stands for any number of sizes and must agree
 exactly; a bare `...` broadcasts. A `wide` operand has the promoted dtype of the others, but float32 where that has 16
-bits. `?` marks an operand that may be None, `*` one that takes all remaining operands
-(their shapes are not unified). Output dims that no operand binds come from the op's `infer` function.
+bits. `?` marks an operand that may be None, `*` one that takes all remaining operands (their shapes are not unified).
+Output dims that no operand binds come from the op's `infer` function.
 
 >>> sig = Signature.parse("x[N,I] w[4*H,I] b[4*H]? -> y[N,4*H]")
 >>> sig.bind([(2, 3), (20, 3), None]).H

@@ -108,7 +108,7 @@ def _logits_gradient(
 
 def _wide(promoted: Any, attrs: Attrs) -> Any:
     """Of 16-bit logits lse is float32, as the softmax is exp(logits - lse), and so is the loss, a sum over all rows."""
-    return (dtypes.float32 if dtypes.is_half(promoted) else promoted,) * 2
+    return (dtypes.wide(promoted),) * 2
 
 
 def _samples() -> list[Sample]:

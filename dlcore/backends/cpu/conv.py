@@ -31,7 +31,7 @@ def ready(x: Array) -> Array:
 
 def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *geometry: Any) -> Array:
     """`kernel` of the operands into a new array; 16-bit results are rounded once."""
-    out: Array = _C.empty(shape, np.float32 if dtypes.is_half(dtype) else dtype)
+    out: Array = _C.empty(shape, dtypes.wide(dtype))
     kernel(*[x if x is None else ready(x) for x in operands], out, *geometry)
     return out if out.dtype == dtype else out.astype(dtype)
 

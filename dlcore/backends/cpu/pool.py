@@ -23,7 +23,7 @@ def _refuse(call: Call) -> str | None:
 
 def _empty(shape: Shape, dtype: Any) -> Array:
     """A new array, of float32 for the 16-bit floats."""
-    out: Array = _C.empty(shape, np.float32 if dtypes.is_half(dtype) else dtype)
+    out: Array = _C.empty(shape, dtypes.wide(dtype))
     return out
 
 

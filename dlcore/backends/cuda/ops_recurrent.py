@@ -166,7 +166,7 @@ def given(*arrays: Array | None) -> list[Array | None]:
 
 def running(x: Array) -> Array:
     """A new array `[N,H]` for a state of `x[T,N,H]` or its gradient, in the type of arithmetic."""
-    return empty(x.shape[1:], dtypes.float32 if dtypes.is_half(x.dtype) else x.dtype, x)
+    return empty(x.shape[1:], dtypes.wide(x.dtype), x)
 
 
 def forward(count: int) -> range:
