@@ -322,7 +322,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
     if variant.name == "reference":
         run = _checked(run, op, outputs, backend)
-    if op.check and not variant.checks:
+    if op.check and not variant.checks and not op.only_views(len(arrays)):
         run = _after_check(run, op, backend)
     if variant.numbers and any(hasattr(a, "dtype") and a.dtype == promoted for a in arrays):
         casts = tuple((i, dtype) for i, dtype in casts if type(arrays[i]) is not float)
@@ -362,7 +362,8 @@ def choose(call: Call) -> Variant:
         refused.append(f"{variant.name}: {reason}")
     if forced not in (None, "reference"):
         raise BackendError(f"{call.op.name}: variant {forced!r} {refused or 'does not exist'} on {backend.name}")
-    if settings.get("STRICT") and backend.kernels != "numpy" and not call.op.view and not forced:
+    moving = not call.op.only_views(len(call.shapes))
+    if settings.get("STRICT") and backend.kernels != "numpy" and moving and not forced:
         why = "; ".join(refused) or "there is none"
         raise BackendError(f"{call.op.name}: no native kernel on {backend.name} ({why}) and DLCORE_STRICT=1")
     return Variant("reference", backend.reference(call.op))

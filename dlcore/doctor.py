@@ -94,7 +94,7 @@ def path(op: Op, backend: Backend) -> tuple[str, list[str]]:
         if reason is None:
             return variant.name, refused
         refused.append(f"{variant.name}: {reason}")
-    return "view" if op.view and op.dtype is None else "reference", refused
+    return "view" if op.only_views(op.arity) else "reference", refused
 
 
 def _example(op: Op, backend: Backend) -> Call:

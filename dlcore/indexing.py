@@ -21,8 +21,8 @@ OUTSIDE = "index {} is out of range for axis {} of size {}"
 def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
     """Split an index of an array of `shape` into key and operands.
 
-    Raises IndexRangeError for positions out of range, ShapeError for a mask that does not fit, DTypeError for an entry
-    that is no index, ArgumentError for a slice of step 0.
+    Raises IndexRangeError for an integer out of range (arrays: see `check`), ShapeError for a mask that does not fit,
+    DTypeError for an entry that is no index, ArgumentError for a slice of step 0.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     if not any(e is Ellipsis for e in entries):
@@ -49,6 +49,24 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
 def decode(key: Key, arrays: Sequence[Any]) -> tuple[Any, ...]:
     """The index that NumPy-like arrays take."""
     return tuple(_decoded(entry, arrays) for entry in key)
+
+
+def array_axes(key: Key, rank: int) -> list[int]:
+    """The axis of an array of `rank` that each array operand indexes."""
+    entries = [Ellipsis if e == "..." else None if e is None else 0 for e in key]
+    return [axis for axis, e in zip(_axes(entries, rank), key, strict=True) if is_array(e)]
+
+
+def is_array(entry: Any) -> bool:
+    """Whether an entry of a key stands for an array operand."""
+    return isinstance(entry, tuple) and entry[0] == "array"
+
+
+def check(key: Key, shape: Sequence[int], arrays: Sequence[Any]) -> None:
+    """Raise IndexRangeError that names the first position of an array operand outside its axis."""
+    if arrays:
+        for positions, axis in zip(arrays, array_axes(key, len(shape)), strict=True):
+            in_range(positions, shape[axis], axis)
 
 
 def _decoded(entry: Any, arrays: Sequence[Any]) -> Any:
@@ -96,7 +114,7 @@ def _positions(entry: Any, shape: Sequence[int], axis: int) -> list[Any]:
     if dtype is None or dtype.kind not in "iub":
         raise DTypeError(f"cannot index with {type(entry).__name__ if dtype is None else dtype}")
     if dtype.kind != "b":
-        return [in_range(entry, shape[axis], axis)]
+        return [entry]
     mask = np.asarray(entry)
     if mask.ndim == 0 or mask.shape != tuple(shape[axis : axis + mask.ndim]):
         raise ShapeError(f"mask of shape {mask.shape} on axes of sizes {tuple(shape[axis : axis + mask.ndim])}")

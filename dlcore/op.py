@@ -107,6 +107,10 @@ class Op:
         """Number of operands, a variadic one not counted."""
         return len(self.signature.operands) - self.signature.variadic
 
+    def only_views(self, operands: int) -> bool:
+        """Whether a call with that many operands moves no numbers: its result is the first one, seen otherwise."""
+        return self.view and self.dtype is None and operands == 1
+
     @cached_property
     def gradient_rules(self) -> list[GradientRule]:
         """The vjp functions with what each needs, in the order of the operands."""

@@ -3,9 +3,10 @@
 //
 // gather_rows_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[j]][i]; elements of 1, 2, 4, 8 or 16 bytes.
 // gather_elements_b<bytes>(x, index, y, record, place): y[o][j][i] = x[o][index[o][j][i]][i].
-// gather_flatten(i0, i1, i2, i3, y, sizes, count): y[k] = the position in axes of these sizes, taken together, of
-//   positions i0[k], ... in each, which the host has checked; null pointers come last and have size 1.
-//   Grid: any, threads stride over y; block: 256; no shared memory.
+// gather_flatten(i0, i1, i2, i3, y, record0, record1, record2, record3, sizes, count): y[k] = the position in axes of
+//   these sizes, taken together, of positions i0[k], ... in each, each with its record; null pointers come last and
+//   have size 1. Where a position lies outside its axis, y[k] lies outside too. Grid: any, threads stride over y;
+//   block: 256; no shared memory.
 // gather_add_rows_<dtype>(x, index, updates, y, record, place): y[o][r][i] = x[o][r][i] + the sum of updates[o][j][i]
 //   over all j with index[o * index_stride + j] = r, in their order; x null: zeros. Row `skip` receives nothing.
 //   Grid: outer x row tiles x column tiles; block: 128; shared: sums of the tile in the wide type, and a list.
@@ -18,7 +19,8 @@
 // gather_replace_b<bytes>(x, updates, last, y, place): y[o][r][i] = updates[o][last - 1][i], or x[o][r][i] where last
 // is
 //   0. Grid: any, threads stride; block: 256; no shared memory.
-// A position outside [-n, n) gathers zeros, adds nothing, and is noted in `record`. All sizes below 2^31.
+// A position outside [-n, n) gathers zeros, adds nothing, and is noted in `record`, if there is one. All sizes below
+// 2^31.
 #include "refuse.cuh"
 #include "warp.cuh"
 
@@ -29,11 +31,13 @@ struct Place {
   int skip;               // row that receives nothing, or -1
 };
 
+constexpr long long kOutside = 1ll << 62;
+
 // The row that the position at index[at] points to; n where it lies outside.
 DL_DEVICE unsigned row_of(long long position, unsigned at, unsigned n, Record* record) {
   const long long row = position < 0 ? position + n : position;
   if (row >= 0 && row < n) return unsigned(row);
-  refuse(record, at, position);
+  if (record != nullptr) refuse(record, at, position);
   return n;
 }
 
@@ -77,16 +81,19 @@ struct Sizes {
 
 extern "C" __global__ void __launch_bounds__(256)
     gather_flatten(const long long* i0, const long long* i1, const long long* i2, const long long* i3, long long* y,
-                   Sizes sizes, unsigned count) {
+                   Record* r0, Record* r1, Record* r2, Record* r3, Sizes sizes, unsigned count) {
   const long long* const index[4] = {i0, i1, i2, i3};
+  Record* const record[4] = {r0, r1, r2, r3};
   for (unsigned k = blockIdx.x * blockDim.x + threadIdx.x; k < count; k += gridDim.x * blockDim.x) {
     long long at = 0;
+    bool inside = true;
     DL_UNROLL
     for (int axis = 0; axis < 4; ++axis) {
-      const long long position = index[axis] == nullptr ? 0 : index[axis][k];
-      at = at * sizes.axis[axis] + (position < 0 ? position + sizes.axis[axis] : position);
+      const unsigned n = sizes.axis[axis], row = index[axis] == nullptr ? 0 : row_at(index[axis], k, n, record[axis]);
+      inside = inside && row < n;
+      at = at * n + row;
     }
-    y[k] = at;
+    y[k] = inside ? at : kOutside;
   }
 }
 DL_EXPORT(gather_flatten)

@@ -194,5 +194,9 @@ def test_strict_mode_names_the_reason(monkeypatch):
     settings.get.cache_clear()
     with pytest.raises(BackendError, match=r"add: no native kernel on sim .*no kernel for int16"):
         run("add", np.ones((2, 7), np.int16), np.ones((2, 7), np.int16))
+    x = dl.zeros((1,) * 5, device="sim")
+    with pytest.raises(BackendError, match=r"getitem: no native kernel on sim .*more than 4 arrays"):
+        x[(np.zeros(1, np.int64),) * 5]
+    assert x[0, ..., 0].shape == (1, 1, 1)
     monkeypatch.undo()
     settings.get.cache_clear()

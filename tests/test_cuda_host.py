@@ -53,6 +53,10 @@ REFUSED = {
     "elements": (
         lambda: dl.scatter_add(tensor(X), tensor([[1, 7, 1, 1]]), tensor(X[:1]), axis=0), "scatter_add: index 7"),
     "scatter": (lambda: dl.scatter(tensor(X), tensor([[1, 7]] * 3), tensor(X[:, :2])), "scatter: index 7"),
+    "index": (lambda: tensor(X)[:, tensor([0, 4])], "getitem: index 4 is out of range for axis 1 of size 4"),
+    "two of an index": (
+        lambda: tensor(X)[tensor([0, -4]), ..., tensor([3, 2])], "getitem: index -4 is out of range for axis 0"),
+    "one_hot": (lambda: dl.one_hot(tensor([2, -1]), 3), "one_hot: label -1 is out of range for 3 classes"),
     "labels": (lambda: dl.cross_entropy(tensor(X), tensor(LABELS)), "cross_entropy: label 4 .* for 4 classes"),
 }  # fmt: skip
 
@@ -96,6 +100,14 @@ def test_a_gradient_skips_what_was_refused():
     with pytest.raises(IndexRangeError, match="take: index 3"):
         x.grad.numpy()
     np.testing.assert_array_equal(x.grad.numpy()[:, 0], [1, 0, 0])
+
+
+def test_a_gradient_of_an_index_skips_what_was_refused():
+    x = tensor(X).detach(requires_grad=True)
+    x[tensor([0, 3, 1]), tensor([0, 0, 0])].sum().backward()
+    with pytest.raises(IndexRangeError, match="getitem: index 3"):
+        x.grad.numpy()
+    np.testing.assert_array_equal(x.grad.numpy()[:, 0], [1, 1, 0])
 
 
 def test_an_op_without_such_a_kernel_checks_on_the_host():

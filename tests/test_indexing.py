@@ -92,7 +92,7 @@ def test_iteration_and_unpacking():
 def test_bad_indices_raise_one_line(index, error, text, device):
     x = dl.tensor(X, device=device)
     with pytest.raises(error, match=text) as caught:
-        x[index]
+        x[index].numpy()
     assert "\n" not in str(caught.value)
     assert x[0, 0, 1].item() == 1
 

@@ -32,6 +32,7 @@ getitem: Op = define(
     lambda xp, x, *ids, index=(): x[indexing.decode(index, ids)],
     vjp={"x": lambda g, ids, x_shape, index: getitem_grad(g, *ids, index=index, shape=x_shape)},
     infer=_indexed,
+    check=lambda read, x, *ids, index: indexing.check(index, x.shape, [read(i) for i in ids]),
     view=True,
     samples=lambda: [
         sample((4, 5), index=(1, ("slice", None, None, 2))),
@@ -88,6 +89,7 @@ _one_hot: Op = define(
     "labels[S...]:int -> y[S...,C]",
     lambda xp, labels, *, num_classes=0, dtype=dtypes.float32: labels[..., None] == xp.arange(num_classes),
     infer=_counted,
+    check=lambda read, labels, *, num_classes, dtype: labels_in_range(read(labels), num_classes),
     dtype=lambda promoted, attrs: attrs["dtype"],
     samples=lambda: [
         sample(Arr((2, 3), 0, 4, dtype="int64"), num_classes=4),
@@ -107,7 +109,6 @@ def one_hot(labels: Any, num_classes: int, dtype: Any = float) -> Tensor:
     tensor([[0., 0., 1.],
             [1., 0., 0.]])
     """
-    check_labels("one_hot", labels, num_classes)
     out: Tensor = _one_hot(labels, num_classes=num_classes, dtype=dtypes.dtype(dtype))
     return out
 

@@ -23,6 +23,7 @@ Array = Any
 INDEX_LIMIT = 2**31
 MAX_ARRAYS = 4  # of gather_flatten
 TILE, THREADS = 4096, 128  # kTile and kThreads of gather.cu
+_WHOLE = ("slice", None, None, None)
 
 
 class Place(NamedTuple):
@@ -59,7 +60,7 @@ def record(op: str, like: Array, axis: int, size: int) -> Array:
     return driver_of(like).refusals.record(op, OUTSIDE, axis, size)
 
 
-def gather(op: str, kernel: str, x: Array, indices: Array, shape: Shape, axis: int) -> Array:
+def gather(kernel: str, x: Array, indices: Array, shape: Shape, axis: int, note: Array | None) -> Array:
     """Slices ("rows") or single elements of `x` at positions of an axis."""
     y = empty(shape, x.dtype, x)
     if y.size == 0:
@@ -69,7 +70,6 @@ def gather(op: str, kernel: str, x: Array, indices: Array, shape: Shape, axis: i
     width = _unit(x, y, place.inner) if kernel == "rows" else x.itemsize
     place = place._replace(inner=place.inner * x.itemsize // width)
     name = f"gather.gather_{kernel}_b{width}"
-    note = record(op, x, axis, x.shape[axis])
     launch(name, grid_of(y.nbytes // width, x), (256,), x, index, y, note, place.packed(), like=x)
     return y
 
@@ -93,7 +93,7 @@ def _refuse_adding_index(call: Call) -> str | None:
     return _refuse_index(call) if call.dtype in SUFFIXES else f"no kernel for {call.dtype}"
 
 
-def add_rows(op: str, x: Array | None, index: Array, updates: Array, shape: Shape, axis: int, place: Place) -> Array:
+def add_rows(x: Array | None, index: Array, updates: Array, shape: Shape, place: Place, note: Array | None) -> Array:
     """`x` (None: zeros) with slices of `updates` added."""
     y = empty(shape, updates.dtype, updates)
     if y.size == 0:
@@ -105,7 +105,6 @@ def add_rows(op: str, x: Array | None, index: Array, updates: Array, shape: Shap
     tiles = place.outer * -(-place.n // (TILE // (columns * own))) * -(-place.inner // (columns * own))
     kernel = f"gather.gather_add_{'vectors' if wide else 'rows'}_{SUFFIXES[y.dtype]}"
     place = place._replace(columns=columns)
-    note = record(op, y, axis, shape[axis])
     launch(kernel, (tiles,), (THREADS,), *operands, y, note, place.packed(), like=y)
     return y
 
@@ -114,26 +113,30 @@ def add_rows(op: str, x: Array | None, index: Array, updates: Array, shape: Shap
 def take(x: Array, indices: Array, *, axis: int) -> Array:
     """`x[S...] indices[I...] -> y[R...]`."""
     at = axis % x.ndim
-    return gather("take", "rows", x, indices, x.shape[:at] + indices.shape + x.shape[at + 1 :], at)
+    shape = x.shape[:at] + indices.shape + x.shape[at + 1 :]
+    return gather("rows", x, indices, shape, at, record("take", x, at, x.shape[at]))
 
 
 @implement("embedding", "cuda", refuse=_refuse_large, checks=True)
 def embedding(ids: Array, table: Array, *, padding_idx: int | None) -> Array:
     """`ids[...] table[V,D] -> y[...,D]`."""
-    return gather("embedding", "rows", table, ids, ids.shape + table.shape[1:], 0)
+    note = record("embedding", table, 0, table.shape[0])
+    return gather("rows", table, ids, ids.shape + table.shape[1:], 0, note)
 
 
 @implement("take_along_axis", "cuda", refuse=_refuse_large, checks=True)
 def take_along_axis(x: Array, indices: Array, *, axis: int) -> Array:
     """`x[S...] indices[I...] -> y[I...]`."""
-    return gather("take_along_axis", "elements", x, indices, indices.shape, axis % x.ndim)
+    at = axis % x.ndim
+    return gather("elements", x, indices, indices.shape, at, record("take_along_axis", x, at, x.shape[at]))
 
 
 @implement("index_add", "cuda", refuse=_refuse_adding, checks=True)
 def index_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x[S...] indices[K] updates[R...] -> y[S...]`."""
     at = axis % x.ndim
-    return add_rows("index_add", x, indices, updates, x.shape, at, _place(x.shape, at, indices.size))
+    place, note = _place(x.shape, at, indices.size), record("index_add", x, at, x.shape[at])
+    return add_rows(x, indices, updates, x.shape, place, note)
 
 
 @implement("embedding_grad", "cuda", refuse=_refuse_adding)
@@ -141,20 +144,20 @@ def embedding_grad(ids: Array, g: Array, *, rows: int, padding_idx: int | None) 
     """`ids[S...] g[S...,D] -> dtable[V,D]`."""
     shape = rows, g.shape[-1]
     place = _place(shape, 0, ids.size)._replace(skip=-1 if padding_idx is None else padding_idx % rows)
-    return add_rows("embedding_grad", None, ids, g, shape, 0, place)
+    return add_rows(None, ids, g, shape, place, record("embedding_grad", g, 0, rows))
 
 
 @implement("scatter_add", "cuda", refuse=_refuse_adding, checks=True)
 def scatter_add(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     """`x[S...] indices[I...] updates[I...] -> y[S...]`; along the last axis, as slices of one element."""
     at = axis % x.ndim
-    place = _place(x.shape, at, indices.shape[at])
+    place, note = _place(x.shape, at, indices.shape[at]), record("scatter_add", x, at, x.shape[at])
     if place.inner == 1:
         place = place._replace(index_stride=place.picked)
-        return add_rows("scatter_add", x, indices, updates, x.shape, at, place)
+        return add_rows(x, indices, updates, x.shape, place, note)
     y = wide_copy(x)
     if updates.size:
-        operands = positions(indices), contiguous(updates), y, record("scatter_add", x, at, x.shape[at])
+        operands = positions(indices), contiguous(updates), y, note
         kernel = f"gather.gather_add_elements_{SUFFIXES[x.dtype]}"
         launch(kernel, grid_of(place.outer * place.inner, x), (256,), *operands, place.packed(), like=x)
     return rounded(y, x.dtype)
@@ -177,12 +180,12 @@ def scatter(x: Array, indices: Array, updates: Array, *, axis: int) -> Array:
     return y
 
 
-@implement("getitem", "cuda", refuse=_refuse_index)
+@implement("getitem", "cuda", refuse=_refuse_index, checks=True)
 def getitem(x: Array, *ids: Array, index: Key) -> Array:
     """`x[S...] *ids[...] -> y[R...]`."""
-    p = _picked(x, ids, index)
+    p = _picked("getitem", x, ids, index)
     rows = contiguous(p.view.transpose(p.order)).reshape(p.place.outer, p.place.n, p.place.inner)
-    return gather("getitem", "rows", rows, p.positions, p.shape, 1)
+    return gather("rows", rows, p.positions, p.shape, 1, p.note)
 
 
 @implement("getitem_grad", "cuda", "native", _refuse_adding_index)
@@ -190,12 +193,12 @@ def getitem_grad(g: Array, *ids: Array, index: Key, shape: Shape) -> Array:
     """`g[R...] *ids[...] -> dx[S...]`."""
     g = as_array(g)
     y = empty(shape, g.dtype, g)
-    p = _picked(y, ids, index) if ids else None
+    p = _picked("getitem_grad", y, ids, index) if ids else None
     part = y[indexing.decode(index, ())] if p is None else p.view.transpose(p.order)
     if part.size < y.size:
         assign(g.dtype.type(0), y)
     if p is not None:
-        g = add_rows("getitem_grad", None, p.positions, g, (p.place.outer, p.place.n, p.place.inner), 1, p.place)
+        g = add_rows(None, p.positions, g, (p.place.outer, p.place.n, p.place.inner), p.place, p.note)
         if part.shape == shape and part.flags.c_contiguous:
             return g.reshape(shape)
     assign(g.reshape(part.shape), part)
@@ -210,21 +213,22 @@ class _Picked(NamedTuple):
     positions: Array
     place: Place
     shape: Shape  # of the result
+    note: Array | None  # where positions outside are to be noted still
 
 
-def _picked(x: Array, ids: tuple[Array, ...], index: Key) -> _Picked:
+def _picked(op: str, x: Array, ids: tuple[Array, ...], index: Key) -> _Picked:
     arrays, lead = _axes(x.ndim, index)
-    view = x[tuple(slice(None) if _is_array(e) else e for e in indexing.decode(index, ids))]
+    view = x[indexing.decode(tuple(_WHOLE if indexing.is_array(e) else e for e in index), ())]
     others = [i for i in range(view.ndim) if i not in arrays]
     order = (*others[:lead], *arrays, *others[lead:])
     sizes = [tuple(view.shape[i] for i in axes) for axes in (others[:lead], arrays, others[lead:])]
     picked = np.broadcast_shapes(*[i.shape for i in ids])
     place = Place(prod(sizes[0]), prod(sizes[1]), prod(picked), prod(sizes[2]))
-    return _Picked(view, order, _flattened(ids, sizes[1], picked), place, (*sizes[0], *picked, *sizes[2]))
-
-
-def _is_array(entry: Any) -> bool:
-    return entry is not None and entry is not Ellipsis and not isinstance(entry, (slice, int))
+    notes = [record(op, x, axis, x.shape[axis]) for axis in indexing.array_axes(index, x.ndim)]
+    shape = (*sizes[0], *picked, *sizes[2])
+    if len(ids) == 1:
+        return _Picked(view, order, positions(ids[0]), place, shape, notes[0])
+    return _Picked(view, order, _flattened(ids, sizes[1], picked, notes), place, shape, None)
 
 
 def _axes(rank: int, index: Key) -> tuple[list[int], int]:
@@ -236,7 +240,7 @@ def _axes(rank: int, index: Key) -> tuple[list[int], int]:
     rest = rank - sum(isinstance(e, (tuple, int)) for e in index)
     for i, entry in enumerate(index):
         whole = isinstance(entry, int)
-        if whole or (isinstance(entry, tuple) and entry[0] == "array"):
+        if whole or indexing.is_array(entry):
             chosen.append((i, axis))
             arrays += [] if whole else [axis]
         axis += rest if entry == "..." else not whole
@@ -244,15 +248,14 @@ def _axes(rank: int, index: Key) -> tuple[list[int], int]:
     return arrays, chosen[0][1] if together else 0
 
 
-def _flattened(ids: tuple[Array, ...], sizes: Shape, shape: Shape) -> Array:
+def _flattened(ids: tuple[Array, ...], sizes: Shape, shape: Shape, notes: list[Array]) -> Array:
     """Positions in axes of these sizes as positions in all of them together."""
-    if len(ids) == 1:
-        return positions(ids[0])
     xp = driver_of(ids[0]).xp
     whole = [positions(xp.broadcast_to(i, shape)) for i in ids]
     y = empty(shape, dtypes.int64, ids[0])
     padding = [None] * (MAX_ARRAYS - len(ids))
     if y.size:
         packed = struct.pack(f"<{MAX_ARRAYS}I", *sizes, *(1 for _ in padding))
-        launch("gather.gather_flatten", grid_of(y.size, y), (256,), *whole, *padding, y, packed, y.size, like=y)
+        operands = *whole, *padding, y, *notes, *padding
+        launch("gather.gather_flatten", grid_of(y.size, y), (256,), *operands, packed, y.size, like=y)
     return y

@@ -182,7 +182,10 @@ def lion(
 
 @implement("optim.lamb", "cuda")
 def lamb(params: Arrays, grads: Arrays, states: States, *, lr: float, step: int, betas: Betas, **settings: Any) -> None:
-    """Adam whose step of each parameter is scaled to the parameter's norm: norms of blocks, of tensors, the step."""
+    """Adam whose step of each parameter is scaled to its norm: norms of blocks, of tensors, the step.
+
+    With a parameter of more than 2**31 elements, the rule of the numpy backend runs on the arrays instead.
+    """
     if any(p.size > LIMIT for p in params):
         variants("optim.lamb", "numpy")[0].fn(params, grads, states, lr=lr, step=step, betas=betas, **settings)
         return
