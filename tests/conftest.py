@@ -107,8 +107,23 @@ def _need_backend(request: pytest.FixtureRequest) -> None:
         reason = missing(request.getfixturevalue("device"))
         if reason:
             pytest.skip(reason)
+    elif request.node.get_closest_marker("sim") and missing("sim"):
+        pytest.skip(missing("sim"))
     if ON_GPU and request.node.get_closest_marker("emulator"):
         pytest.skip("needs the emulator")
+
+
+@pytest.fixture
+def launches() -> Iterator[list[str]]:
+    """Names of the CUDA kernels launched, without their module's."""
+    names: list[str] = []
+
+    def note(kernel, *_) -> None:
+        names.append(kernel.partition(".")[2])
+
+    listeners.append(note)
+    yield names
+    listeners.remove(note)
 
 
 @pytest.fixture(params=isas())

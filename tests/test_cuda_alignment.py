@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from conftest import beginning, on_host, placed
 
-import dlcore as dl
 from dlcore import dtypes, testing
 from dlcore.backends.cuda import ops_optim
 from dlcore.op import OPS
@@ -17,11 +16,6 @@ NORMS = {"layer_norm": (1, 2), "rms_norm": (1, 1), "layer_norm_grad": (2, 1), "r
 GROUP_NORMS = {"group_norm": (1, 2), "group_norm_grad": (2, 1)}
 IMAGES = [(2, 8, 40), (2, 4, 9, 24), (40, 144)]
 REDUCTIONS = ["sum", "mean", "prod", "max", "min", "var", "std", "logsumexp", "norm"]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    dl.tensor(0.0, device="sim")
 
 
 def rand(*shape, dtype, seed=0):

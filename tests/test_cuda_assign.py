@@ -4,34 +4,11 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, dtypes, indexing
-from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
+from dlcore import dtypes, indexing
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
 SIZES = [np.float64, np.float32, np.float16, np.int8, bool]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def run(name, *operands, **attrs):

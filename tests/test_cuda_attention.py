@@ -3,33 +3,10 @@
 import numpy as np
 import pytest
 
-from dlcore import dispatch, dtypes, testing
-from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
+from dlcore import dtypes, testing
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def rand(*shape, dtype="float32"):

@@ -8,9 +8,8 @@ from conftest import placed
 
 import dlcore as dl
 from dlcore import dispatch, dtypes, settings
-from dlcore.backends.cuda import cost, launch, ops_conv
+from dlcore.backends.cuda import cost, ops_conv
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
-from dlcore.errors import BackendError
 from dlcore.ops.conv_records import FAMILY
 
 pytestmark = pytest.mark.sim
@@ -28,27 +27,6 @@ CASES = {  # x, w, attributes
     "kernel beyond image": ((1, 2, 2, 3), (2, 2, 4, 5), {"padding": (2, 2)}),
     "depthwise": ((2, 5, 8, 9), (5, 1, 3, 3), {"groups": 5, "padding": (1, 1), "stride": (1, 2)}),
 }
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 @pytest.fixture

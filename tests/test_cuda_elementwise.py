@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, dtypes, settings
-from dlcore.backends.cuda import launch
+from dlcore import dtypes, settings
 from dlcore.errors import BackendError
 from dlcore.op import OPS
 
@@ -17,27 +16,6 @@ BINARY = ["add", "subtract", "multiply", "maximum", "minimum", "floor_divide", "
           "bitwise_or", "bitwise_xor", "bitwise_left_shift", "bitwise_right_shift"]  # fmt: skip
 COMPARISONS = ["less", "less_equal", "greater", "greater_equal", "equal", "not_equal"]
 PREDICATES = ["isnan", "isinf", "isfinite"]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def run(name, *operands, **attrs):

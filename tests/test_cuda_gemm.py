@@ -14,27 +14,6 @@ SIZES = [(1, 1, 1), (64, 64, 8), (127, 66, 9), (65, 129, 17), (130, 68, 40), (7,
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
-
-
 @pytest.fixture
 def force(monkeypatch):
     """Function that fixes the tile, by name, and the number of splits."""

@@ -4,36 +4,14 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, testing
-from dlcore.backends.cuda import launch, ops_norm
-from dlcore.errors import BackendError
+from dlcore import testing
+from dlcore.backends.cuda import ops_norm
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 CHANNELS = [(4, 3, 5, 7), (33, 18), (2, 4, 64), (3, 6, 1, 1), (1, 2, 17), (40, 132), (2, 2, 4099), (300, 4)]
 ROWS = {"warp": [(5, 1), (3, 7), (2, 3, 36), (9, 512)], "block": [(3, 513), (2, 4096)], "long": [(2, 4097), (2, 5000)]}
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def rand(shape, dtype="float32", seed=0):

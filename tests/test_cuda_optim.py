@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from conftest import on_host, placed
 
-from dlcore import dispatch, testing
-from dlcore.backends.cuda import launch, ops_optim
-from dlcore.errors import BackendError
+from dlcore import testing
+from dlcore.backends.cuda import ops_optim
 from dlcore.optim import kernels
 
 pytestmark = pytest.mark.sim
@@ -32,27 +31,6 @@ STATES = {
     "lamb": ["exp_avg", "exp_avg_sq"],
 }  # fmt: skip
 SIZES = [(3, 5), (), (1,), (0, 2), (129,), (70, 41), (1024,), (4096,), (5001,)]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def start(name, dtype, sizes):

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from dlcore import dispatch, testing
-from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
+from dlcore import testing
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
@@ -17,27 +15,6 @@ CASES = [
     ((2, 2, 5, 6, 7), {"kernel": (2, 3, 2), "stride": (1, 2, 2), "padding": (1, 1, 0), "ceil_mode": True}),
     ((0, 2, 3, 3), PLAIN),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def check(name, operands, attrs):

@@ -5,22 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from dlcore import dispatch, dtypes, testing
-from dlcore.errors import BackendError
+from dlcore import dtypes, testing
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
 FLOATS = [dtypes.float32, dtypes.float64, dtypes.float16, dtypes.bfloat16]
 KEYS = [np.asarray([0, 0]), np.asarray([2**63 - 1, 2**40 + 5])]
 SIZES = [1, 3, 4, 6, 9001]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
 
 
 def same(name, operands, **attrs):

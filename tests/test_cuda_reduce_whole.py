@@ -4,21 +4,11 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch
 from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
 DTYPES = [np.int64, np.int32, bool]
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

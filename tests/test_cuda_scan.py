@@ -2,33 +2,10 @@
 
 import pytest
 
-from dlcore import dispatch, testing
-from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
+from dlcore import testing
 from dlcore.op import OPS, Arr, sample
 
 pytestmark = pytest.mark.sim
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])

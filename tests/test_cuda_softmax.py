@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import dispatch, dtypes, testing
-from dlcore.backends.cuda import launch, ops_softmax
-from dlcore.errors import BackendError, IndexRangeError
+from dlcore import dtypes, testing
+from dlcore.backends.cuda import ops_softmax
+from dlcore.errors import IndexRangeError
 from dlcore.op import OPS
 
 pytestmark = pytest.mark.sim
@@ -17,27 +17,6 @@ CROSS = [
     {}, {"label_smoothing": 0.2}, {"reduction": "sum"}, {"reduction": "none", "ignore_index": 2}, {"ignore_index": 2},
     {"label_smoothing": 1.0, "ignore_index": 0},
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def rand(*shape, dtype="float32", seed=0):

@@ -5,35 +5,12 @@ import pytest
 
 import dlcore as dl
 from dlcore import dispatch, dtypes, testing
-from dlcore.backends.cuda import launch
-from dlcore.errors import BackendError
 from dlcore.op import OPS
 from dlcore.sim import engine
 
 pytestmark = pytest.mark.sim
 EVERY = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "bool"]
 KEY = np.asarray([7, 3])
-
-
-@pytest.fixture(autouse=True)
-def _sim():
-    try:
-        dispatch.get_backend("sim")
-    except BackendError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def launches():
-    """Names of the kernels launched."""
-    names = []
-
-    def note(kernel, *_):
-        names.append(kernel.partition(".")[2])
-
-    launch.listeners.append(note)
-    yield names
-    launch.listeners.remove(note)
 
 
 def run(name, *operands, **attrs):
