@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "chain.h"
+
 namespace dlcore {
 namespace {
 
@@ -22,9 +24,10 @@ void gather(Index n, const char* from, Index stride, char* to, Index itemsize) {
 }
 
 // One row: operands with a fixed stride, the output contiguous.
+template <class F>
 class Row {
  public:
-  Row(const StridedMap& map, Block block) : map_(map), block_(block), axis_(map.rank - 1) {
+  Row(const StridedMap& map, const F& f) : map_(map), f_(f), axis_(map.rank - 1) {
     for (int k = 0; k < map.count; ++k) {
       const StridedOperand& x = map.operand[k];
       direct_[k] = x.stride[axis_] == x.itemsize && reinterpret_cast<std::uintptr_t>(x.data) % x.itemsize == 0;
@@ -32,12 +35,12 @@ class Row {
     }
   }
   void run(Index n, const char* const* data, char* out) {
-    if (all_direct_) return block_(n, reinterpret_cast<const void* const*>(data), out);
+    if (all_direct_) return f_(n, reinterpret_cast<const void* const*>(data), out);
     for (Index start = 0; start < n; start += kPiece) {
       const Index count = std::min(kPiece, n - start);
       const void* pieces[kMaxOperands];
       for (int k = 0; k < map_.count; ++k) pieces[k] = piece(k, data[k], start, count);
-      block_(count, pieces, out + start * map_.out_itemsize);
+      f_(count, pieces, out + start * map_.out_itemsize);
     }
   }
 
@@ -52,14 +55,15 @@ class Row {
   }
 
   const StridedMap& map_;
-  const Block block_;
+  const F& f_;
   const int axis_;
   bool all_direct_ = true, direct_[kMaxOperands];
   alignas(64) char buffer_[kMaxOperands][kPiece * kMaxItem];
 };
 
 // The elements [begin, end) of the output, row by row.
-void run_range(const StridedMap& map, Block block, Index begin, Index end) {
+template <class F>
+void run_range(const StridedMap& map, const F& f, Index begin, Index end) {
   const int last = map.rank - 1;
   Index at[kMaxRank], rest = begin;
   const char* data[kMaxOperands];
@@ -68,7 +72,7 @@ void run_range(const StridedMap& map, Block block, Index begin, Index end) {
     at[i] = rest % map.dim[i], rest /= map.dim[i];
     for (int k = 0; k < map.count; ++k) data[k] += at[i] * map.operand[k].stride[i];
   }
-  Row row(map, block);
+  Row<F> row(map, f);
   while (true) {
     const Index n = std::min(map.dim[last] - at[last], end - begin);
     row.run(n, data, map.out + begin * map.out_itemsize);
@@ -109,8 +113,12 @@ void StridedMap::coalesce() {
   for (int k = 0; k < count; ++k) operand[k].stride[0] = operand[k].itemsize;
 }
 
-void StridedMap::run(Block block) const {
-  parallel_for(0, size(), kGrain, [&](Index begin, Index end) { run_range(*this, block, begin, end); });
+template <class F>
+void StridedMap::run(const F& f) const {
+  parallel_for(0, size(), kGrain, [&](Index begin, Index end) { run_range(*this, f, begin, end); });
 }
+
+template void StridedMap::run(const Block&) const;
+template void StridedMap::run(const Chain&) const;
 
 }  // namespace dlcore

@@ -5,7 +5,8 @@
 
 namespace dlcore {
 
-constexpr int kMaxRank = 64, kMaxOperands = 3;
+constexpr int kMaxRank = 64, kMaxOperands = 8;
+constexpr int kMostOperands = 3;  // of one function
 
 struct StridedOperand {
   const char* data;
@@ -25,7 +26,9 @@ struct StridedMap {
   Index size() const;
   // Joins axes that lie one behind the other in every operand, and drops those of size 1.
   void coalesce();
-  void run(Block block) const;  // on the team when large
+  // On the team when large. F: a Block or a Chain, called as f(n, operands, out).
+  template <class F>
+  void run(const F& f) const;
 };
 
 }  // namespace dlcore

@@ -20,6 +20,7 @@ from dlcore.dtypes import (
     uint32,
     uint64,
 )
+from dlcore.graph import capture
 from dlcore.io import load, save
 from dlcore.op import op
 from dlcore.ops.activation import (

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dlcore import dtypes
+from dlcore import dtypes, recording
 from dlcore.errors import GraphError
 from dlcore.op import OPS, GradientRule, Op, flat_gradients
 from dlcore.tensor import Meta, Tensor, clock
@@ -299,6 +299,8 @@ def backward(
     """
     engine = _run([output], [grad], None, retain_graph, create_graph)
     for leaf, found in engine.leaves.values():
+        if recording.now.recorder is not None:
+            recording.now.recorder.leaf(leaf)
         with grad_mode(create_graph):
             leaf.grad = found if leaf.grad is None else _add(leaf.grad, found)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import dispatch, dtypes
+from dlcore import dispatch, dtypes, recording
 from dlcore.errors import DlcoreError, ShapeError
 from dlcore.tensor import Tensor
 
@@ -19,15 +19,29 @@ def asarray(data: Any, dtype: Any = None, device: str | None = None, *, copy: bo
     dtype: None keeps an array's dtype; Python floats give float32, ints int64.
     Raises DTypeError for objects that are no numbers.
     """
+    if recording.now.recorder is not None:
+        recording.now.recorder.data(data)
+    return constant(data, dtype, device, copy=copy)
+
+
+def constant(data: Any, dtype: Any = None, device: str | None = None, *, copy: bool | None = None) -> Tensor:
+    """As `asarray`, of data that are the same each time: what `dl.capture` records may hold it."""
     backend = dispatch.get_backend(device) if device else dispatch.default_backend()
     wanted = None if dtype is None else dtypes.dtype(dtype)
     if isinstance(data, Tensor):
         data = data._array if data._backend is backend else data.numpy()
     try:
-        return Tensor._wrap(backend.asarray(data, wanted, copy=copy), backend)
+        made = Tensor._wrap(backend.asarray(data, wanted, copy=copy), backend)
     except DlcoreError as error:
         error.args = (f"asarray: {error.args[0]}",)
         raise
+    return _noted(made)
+
+
+def _noted(made: Tensor) -> Tensor:
+    if recording.now.recorder is not None:
+        recording.now.recorder.made(made)
+    return made
 
 
 def tensor(data: Any, dtype: Any = None, device: str | None = None, *, requires_grad: bool = False) -> Tensor:
@@ -50,7 +64,7 @@ def full(shape: int | Sequence[int], value: Any, dtype: Any = None, device: str 
         raise ShapeError(f"full: sizes must be ints; got {shape!r}") from None
     if any(n < 0 for n in sizes):
         raise ShapeError(f"full: negative size in shape {sizes}")
-    return Tensor._wrap(backend.full(sizes, value, wanted), backend)
+    return _noted(Tensor._wrap(backend.full(sizes, value, wanted), backend))
 
 
 def zeros(shape: int | Sequence[int], dtype: Any = float, device: str | None = None) -> Tensor:
@@ -80,14 +94,14 @@ def arange(
     first, last = (0, start) if stop is None else (start, stop)
     values = np.arange(first, last, step)
     found = dtypes.DEFAULT_FLOAT if values.dtype.kind == "f" else dtypes.DEFAULT_INT
-    return asarray(values, dtype or found, device)
+    return constant(values, dtype or found, device)
 
 
 def linspace(start: float, stop: float, num: int, dtype: Any = float, device: str | None = None) -> Tensor:
     """`num` evenly spaced values from start to stop, both included."""
-    return asarray(np.linspace(start, stop, num), dtype, device)
+    return constant(np.linspace(start, stop, num), dtype, device)
 
 
 def eye(rows: int, columns: int | None = None, dtype: Any = float, device: str | None = None) -> Tensor:
     """Identity matrix."""
-    return asarray(np.eye(rows, columns), dtype, device)
+    return constant(np.eye(rows, columns), dtype, device)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dlcore import autograd, dtypes, settings
+from dlcore import autograd, dtypes, recording, settings
 from dlcore import tensor as tensor_module
 from dlcore.autograd import mode, record, what_to_save
 from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, KernelError, ShapeError
@@ -60,6 +60,10 @@ class Backend:
     def reference(self, op: Op) -> Callable[..., Any]:
         """`op.reference` bound to this device's array library."""
         raise NotImplementedError
+
+    def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
+        """The lines of a captured program (`dlcore.graph`) with fewer, faster ones in the place of some."""
+        return lines
 
     def synchronize(self) -> None:
         """Wait until all work handed to the device is done."""
@@ -113,7 +117,8 @@ class Event(NamedTuple):
     op: Op
     backend: Backend
     plan: Plan
-    arrays: tuple[Array, ...]
+    operands: tuple[Any, ...]  # as the call gave them
+    arrays: tuple[Array, ...]  # as the implementation got them
     attrs: Mapping[str, Any]
     outputs: tuple[Array, ...]
     seconds: float
@@ -277,7 +282,7 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
             arrays[i] = backend.cast(arrays[i], dtype)
         except OverflowError:
             raise DTypeError(f"{op.name}: {arrays[i]} does not fit {dtype}") from None
-    result = _observed(op, backend, plan, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
+    result = _observed(op, backend, plan, operands, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
     node = record(plan, operands, attrs, result, wanted) if wanted and mode.enabled else None
     if type(result) is tuple:
         return tuple([_wrapped(array, i, plan, node) for i, array in enumerate(result)])
@@ -292,14 +297,16 @@ def _wrapped(array: Array, index: int, plan: Plan, node: autograd.Node | None) -
     return Tensor._wrap(array, plan.backend, plan.outputs[index], edge)
 
 
-def _observed(op: Op, backend: Backend, plan: Plan, arrays: list[Any], attrs: Mapping[str, Any]) -> Any:
+def _observed(
+    op: Op, backend: Backend, plan: Plan, operands: tuple[Any, ...], arrays: list[Any], attrs: Mapping[str, Any]
+) -> Any:
     backend.synchronize()
     start = time.perf_counter()
     result = plan.run(*arrays, **attrs)
     backend.synchronize()
     seconds = time.perf_counter() - start
     outputs = result if type(result) is tuple else (result,)
-    event = Event(op, backend, plan, tuple(arrays), attrs, outputs, seconds)
+    event = Event(op, backend, plan, operands, tuple(arrays), attrs, outputs, seconds)
     for listener in tuple(_listeners):
         listener(event)
     return result
@@ -445,6 +452,8 @@ def _as_tensors(op: Op, operands: tuple[Any, ...]) -> list[Any]:
 
 def _placed(op: Op, x: Any, backend: Backend) -> Array:
     """A list or an array of another library's on the device."""
+    if recording.now.recorder is not None:
+        recording.now.recorder.data(x)
     if not isinstance(x, (np.ndarray, list, tuple)) and type(x) is not backend.array_type:
         raise DTypeError(f"{op.name}: cannot take a {type(x).__module__}.{type(x).__qualname__} as operand")
     try:

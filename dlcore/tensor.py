@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from dlcore import dtypes, indexing
+from dlcore import dtypes, indexing, recording
 from dlcore.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from dlcore.op import OPS, Op
 from dlcore.signature import broadcast_shapes
@@ -207,6 +207,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The values as a read-only NumPy array (shared memory on a host device)."""
+        recording.refuse("reads a tensor on the host")
         array = self._backend.to_numpy(self._array).view()
         array.flags.writeable = False
         return array
@@ -234,6 +235,7 @@ class Tensor:
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self.requires_grad:
             raise GraphError("DLPack export of a tensor that requires a gradient; call .detach() first")
+        recording.refuse("hands a tensor to another library")
         return self._array.__dlpack__(**kwargs)
 
     def __dlpack_device__(self) -> Any:
@@ -246,6 +248,7 @@ class Tensor:
         target = get_backend(device)
         if target is self._backend:
             return self
+        recording.refuse(f"moves a tensor to {device}")
         moved = Tensor._wrap(target.asarray(self._backend.to_numpy(self._array), copy=True), target)
         moved.requires_grad = self.is_leaf and self.requires_grad
         return moved
@@ -279,6 +282,12 @@ class Tensor:
         backward. Raises GraphError for a tensor with a graph, ShapeError for a value that does not fit, DTypeError for
         floats into whole numbers, ArgumentError where the memory is read-only.
         """
+        if recording.now.recorder is not None and not isinstance(value, Tensor):
+            recording.now.recorder.data(value)
+        self._write(value)
+
+    @recording.host
+    def _write(self, value: Any) -> None:
         source = value.to(self.device)._array if isinstance(value, Tensor) else self._backend.asarray(value)
         if broadcast_shapes(source.shape, self.shape) != self.shape:
             raise ShapeError(f"assign: cannot write shape {source.shape} into {self.shape}")
@@ -290,6 +299,7 @@ class Tensor:
 
     def storage(self) -> Any:
         """The raw array, for writing: counts as an overwrite. Optimizers and running statistics use it."""
+        recording.refuse("writes a tensor in place, other than by assign")
         if self._edge is not None or self._of_computed:
             how = "was" if self._edge is not None else "shares the memory of one that was"
             raise GraphError(

@@ -12,11 +12,11 @@ import dlcore
 ROOT = Path(dlcore.__file__).parent
 LAYERS = [
     {"errors"},
-    {"settings", "dtypes", "indexing", "random", "signature"},
+    {"settings", "dtypes", "indexing", "random", "recording", "signature"},
     {"op"},
     {"tensor", "autograd", "dispatch"},
     {"creation"},
-    {"testing", "profile", "debug", "sim"},
+    {"testing", "profile", "debug", "graph", "sim"},
     {"ops"},
     {"backends"},
     {"nn", "optim"},

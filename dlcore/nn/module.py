@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypeVar
 
 import numpy as np
 
-from dlcore import dtypes
+from dlcore import dtypes, recording
 from dlcore.errors import ArgumentError, DlcoreError, DTypeError
 from dlcore.nn import parameter
 from dlcore.nn.parameter import Parameter
@@ -40,6 +40,10 @@ class Module:
     forward: Callable[..., Any]
     _buffers: tuple[str, ...] = ()
     _persistent: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        recording.changes[0] += 1
+        object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run `forward`. A dlcore error that leaves it names the path of the module in which it was raised."""
@@ -198,6 +202,7 @@ class Module:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
+        recording.cleared(self.parameters())
         for p in self.parameters():
             p.grad = None
 

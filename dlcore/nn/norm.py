@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlcore import autograd
+from dlcore import autograd, recording
 from dlcore.creation import ones, tensor, zeros
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.nn.module import Module
@@ -61,6 +61,7 @@ class BatchNorm(Module):
             self._track(mean, var, count)
         return y
 
+    @recording.host
     def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
         batches = self.num_batches_tracked.storage()
         batches += 1

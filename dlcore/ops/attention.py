@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import dtypes
+from dlcore.creation import constant
 from dlcore.errors import ArgumentError, DTypeError, ShapeError
 from dlcore.op import Arr, Op, Sample, define, sample
 from dlcore.ops.derive import define_derived
@@ -169,7 +170,7 @@ def _attend(q: Any, k: Any, v: Any, bias: Any, causal: bool, dropout_p: float, s
         y: Tensor = attention(q, k, v, bias, causal=causal, scale=scale)[0]
         return y
     if causal:
-        seen = as_tensor(np.tri(q.shape[-2], k.shape[-2], dtype=np.bool_), q)
+        seen = constant(np.tri(q.shape[-2], k.shape[-2], dtype=np.bool_), device=q.device)
         bias = where(seen, 0.0 if bias is None else bias, -inf)
     scores = matmul(q, k.mT) * (q.shape[-1] ** -0.5 if scale is None else scale)
     return matmul(dropout(softmax(scores if bias is None else scores + bias), dropout_p), v)

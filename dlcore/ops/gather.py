@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore.creation import asarray, zeros
+from dlcore.creation import constant, zeros
 from dlcore.errors import ShapeError, named
 from dlcore.indexing import in_range
 from dlcore.op import Op, define, sample
@@ -214,7 +214,7 @@ def _scatter_vjp(g: Tensor, x_shape: Shape, indices: Tensor, axis: int, needs: S
     dx = _scatter(g, indices, zero, axis=axis) if needs[0] else None
     if not needs[2]:
         return dx, None, None
-    order = asarray(np.arange(indices.size).reshape(indices.shape), device=g.device)
+    order = constant(np.arange(indices.size).reshape(indices.shape), device=g.device)
     last = _scatter(zeros(x_shape, order.dtype, g.device), indices, order, axis=axis)
     return dx, None, where(_take_along(last, indices, axis=axis) == order, _take_along(g, indices, axis=axis), 0.0)
 

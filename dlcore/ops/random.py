@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import dtypes
-from dlcore.creation import asarray
+from dlcore import dtypes, recording
+from dlcore.creation import constant
 from dlcore.errors import ArgumentError, DTypeError
 from dlcore.op import Arr, Op, Sample, define, sample
 from dlcore.ops.philox import Array, Xp, normal_quantile, scaled, unit, words_32, words_64
@@ -183,7 +183,11 @@ _multinomial_op: Op = define(
 
 
 def _key(device: str | None = None) -> Tensor:
-    return asarray(np.asarray(next_key()), device=device)
+    key = next_key()
+    made = constant(np.asarray(key), device=device)
+    if recording.now.recorder is not None:
+        recording.now.recorder.key(made, key)
+    return made
 
 
 def _sizes(name: str, shape: Any) -> Shape:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import dtypes
+from dlcore.creation import constant
 from dlcore.errors import ArgumentError, ShapeError
 from dlcore.ops import window
 from dlcore.ops.join import concat
@@ -32,7 +33,7 @@ def _weighted(x: Tensor, matrices: Sequence[Matrix]) -> Tensor:
     order = (0, 1, *range(3, x.ndim), 2)
     y = x.astype(wide)
     for matrix in matrices:  # each turn moves the first spatial axis to the end, where it is multiplied
-        y = matmul(y.permute(*order), window.as_tensor(matrix.astype(wide), x))
+        y = matmul(y.permute(*order), constant(matrix.astype(wide), device=x.device))
     return y.astype(x.dtype) if dtypes.kind(x.dtype) == "float" else y
 
 

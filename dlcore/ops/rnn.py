@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dlcore.creation import constant
 from dlcore.errors import ArgumentError, IndexRangeError, ShapeError
 from dlcore.op import Arr, Op, Sample, define, sample
 from dlcore.ops.derive import define_derived
@@ -126,7 +127,7 @@ def masked(y: Tensor, lengths: Tensor | None) -> Tensor:
     """`y[T,N,H]` with zeros past the end of each sequence."""
     if lengths is None:
         return y
-    times = as_tensor(np.arange(y.shape[0])[:, None, None], y)
+    times = constant(np.arange(y.shape[0])[:, None, None], device=y.device)
     out: Tensor = where(less(times, lengths.reshape(-1, 1)), y, 0.0)
     return out
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from typing import Any
 
-from dlcore import dtypes
+from dlcore import dtypes, recording
 from dlcore.autograd import no_grad
 from dlcore.errors import ArgumentError
 from dlcore.ops import elementwise
@@ -17,16 +18,17 @@ def clip_grad_value(params: Iterable[Tensor], limit: float) -> None:
     """Clip every element of the gradients to [-limit, limit]."""
     if not limit > 0:
         raise ArgumentError(f"clip_grad_value: limit must be > 0; got {limit}")
+    params = list(params)
     with no_grad():
-        for p in params:
-            if p.grad is not None:
-                p.grad = elementwise.clip(p.grad, -limit, limit)
+        for p, grad in zip(params, recording.grads(params), strict=True):
+            if grad is not None:
+                p.grad = elementwise.clip(grad, -limit, limit)
 
 
 def grad_norm(params: Iterable[Tensor], norm_type: float = 2.0) -> float:
     """Norm of all gradients together, as one vector (`math.inf` for the largest magnitude)."""
     with no_grad():
-        return _norm([p.grad for p in params if p.grad is not None], norm_type)
+        return _norm([g for g in recording.grads(params) if g is not None], norm_type)
 
 
 def clip_grad_norm(
@@ -41,14 +43,22 @@ def clip_grad_norm(
     """
     if not (max_norm > 0 and norm_type > 0):
         raise ArgumentError(f"clip_grad_norm: max_norm and norm_type must be > 0; got {max_norm} and {norm_type}")
-    params = list(params)
-    total = grad_norm(params, norm_type)
+    params = [p for p in params if p.grad is not None]
+    total, *grads = _clipped((max_norm, norm_type, per_parameter), *recording.grads(params))
+    for p, grad in zip(params, grads, strict=True):
+        p.grad = grad
+    found: float = total
+    return found
+
+
+@recording.host
+def _clipped(limits: tuple[float, float, bool], *grads: Tensor) -> tuple[Any, ...]:
+    """The norm of all gradients and, scaled, the gradients."""
+    max_norm, norm_type, per_parameter = limits
     with no_grad():
-        for p in params:
-            if p.grad is not None:
-                norm = _norm([p.grad], norm_type) if per_parameter else total
-                p.grad = p.grad * (max_norm / norm) if max_norm < norm < math.inf else p.grad
-    return total
+        total = _norm(grads, norm_type)
+        norms = [_norm([g], norm_type) if per_parameter else total for g in grads]
+        return total, *[g * (max_norm / n) if max_norm < n < math.inf else g for g, n in zip(grads, norms, strict=True)]
 
 
 def _norm(grads: Sequence[Tensor], norm_type: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from dlcore import recording
 from dlcore.creation import tensor
 from dlcore.errors import ArgumentError
 from dlcore.nn import parameter
@@ -31,6 +32,7 @@ class EMA:
         self.model, self.decay = model, decay
         self._average = {name: tensor(x, device=x.device) for name, x in model.state_dict().items()}
 
+    @recording.host
     def update(self) -> None:
         """Take the model's present values into the average, which follows the model to its device and dtype."""
         buffers = {id(x._array) for x in self.model.buffers()}

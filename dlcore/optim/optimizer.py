@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlcore import dtypes
+from dlcore import dtypes, recording
 from dlcore.creation import tensor
 from dlcore.errors import ArgumentError, GraphError
 from dlcore.optim import kernels
@@ -170,6 +170,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
+        recording.cleared(self.params())
         for p in self.params():
             p.grad = None
 
@@ -179,9 +180,15 @@ class Optimizer:
         closure: computes the loss and calls `backward`; its loss is returned. Only L-BFGS needs one.
         """
         loss = closure() if closure else None
+        self._step_on(*recording.grads(self.params()))
+        return loss
+
+    @recording.host
+    def _step_on(self, *grads: Tensor | None) -> None:
+        for p, grad in zip(self.params(), grads, strict=True):
+            p.grad = grad
         if self._may_step():
             self._step_groups()
-        return loss
 
     def _step_groups(self) -> None:
         for group, slots in zip(self.groups, self._slots, strict=True):

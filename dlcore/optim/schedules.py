@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dlcore import recording
 from dlcore.creation import tensor
 from dlcore.errors import ArgumentError
 from dlcore.optim.optimizer import Group, Optimizer
@@ -35,6 +36,7 @@ class Schedule:
         """Learning rate of the first group."""
         return self.optimizer.lr
 
+    @recording.host
     def step(self, metric: float | None = None) -> None:
         """Go on to the next step. `metric` is for `ReduceLROnPlateau`."""
         self.t += 1
@@ -279,6 +281,7 @@ class ReduceLROnPlateau(Schedule):
     def _set_rates(self) -> None:
         """The rates change in `step` only."""
 
+    @recording.host
     def step(self, metric: float | None = None) -> None:
         """Take the latest value of the metric. Raises ArgumentError without one."""
         if metric is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from typing import Any
 
 from dlcore import settings
 from dlcore.backends.numpy import NumpyBackend
@@ -15,6 +16,12 @@ class CpuBackend(NumpyBackend):
 
     name = "cpu"
     kernels = "cpu"
+
+    def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
+        """Runs of element-wise lines as one each."""
+        from dlcore.backends.cpu import fuse
+
+        return fuse.fuse(lines, values, kept)
 
 
 def load() -> CpuBackend:

@@ -1,0 +1,34 @@
+// Element-wise functions one after the other, on pieces that stay in cache: what is not an output never reaches memory.
+#pragma once
+#include "elementwise.h"
+#include "strided.h"
+
+namespace dlcore {
+
+constexpr int kMaxSteps = 16;
+
+// Values are numbered: the operands first, then the result of each step.
+struct Step {
+  int function;             // of Elementwise
+  int from[kMostOperands];  // values
+  int operands;
+  bool output;
+};
+
+class Chain {
+ public:
+  int operands = 0, steps = 0;
+  Step step[kMaxSteps];
+
+  // Blocks for float (4 bytes) or double, and where each step that is an output writes; the first is that of the map.
+  void prepare(Index itemsize, char* const* outputs);
+  void operator()(Index n, const void* const* data, void* out) const;
+
+ private:
+  Index itemsize_ = 0;
+  Block block_[kMaxSteps];
+  char* output_[kMaxSteps];
+  char* first_ = nullptr;
+};
+
+}  // namespace dlcore

@@ -1,0 +1,105 @@
+"""Runs of element-wise lines of a captured program as one call of `_C.chain` each.
+
+What a line of the run computes and only a later line of it reads stays in cache. Bits stay the same: a chain calls the
+same kernels on pieces of the arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from dlcore import _C, dtypes
+from dlcore.backends.cpu.elementwise import PLAIN
+from dlcore.graph import Const, Line, Value
+
+MAX_OPERANDS, MAX_STEPS = 8, 16  # kMaxOperands and kMaxSteps of csrc
+ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
+    "clip": lambda a: ("clip", []),
+    "gelu": lambda a: ("gelu_tanh" if a["approximate"] == "tanh" else "gelu", []),
+    "gelu_grad": lambda a: ("gelu_tanh_grad" if a["approximate"] == "tanh" else "gelu_grad", []),
+    "leaky_relu": lambda a: ("leaky_relu", [a["slope"]]),
+    "elu": lambda a: ("elu", [a["alpha"]]),
+    "softplus": lambda a: ("softplus", [a["beta"]]),
+}
+"""For ops whose call adapts something: the kernel, and what it takes after the operands."""
+COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
+
+
+def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) -> list[Line]:
+    """The lines of a program with chains in the place of runs. kept: slots that the program returns."""
+    last = {slot: i for i, line in enumerate(lines) for slot in line.operands if isinstance(slot, int)}
+    last |= dict.fromkeys(kept, len(lines))
+    found: list[Line] = []
+    run: list[Line] = []
+    for i, line in enumerate(lines):
+        if line.view and not _reads(line, run):
+            found.append(line)
+            continue
+        if run and not _joins(line, run, values):
+            found += _chained(run, i, last)
+            run = []
+        if _fits(line, values):
+            run.append(line)
+        else:
+            found.append(line)
+    return found + _chained(run, len(lines), last)
+
+
+def _fits(line: Line, values: Sequence[Value]) -> bool:
+    """Whether a chain can hold it: float32 or float64 alone."""
+    known = line.variant == "native" and (line.name in ATTRS or (line.name in PLAIN and line.name not in COMPARISONS))
+    if not known or values[line.results[0]].dtype not in (dtypes.float32, dtypes.float64):
+        return False
+    dtype = values[line.results[0]].dtype
+    held = [values[x] if isinstance(x, int) else x.value for x in line.operands]
+    return all(isinstance(x, float) or getattr(x, "dtype", None) == dtype for x in held)
+
+
+def _joins(line: Line, run: Sequence[Line], values: Sequence[Value]) -> bool:
+    """Whether it goes on from a run: reads a result of it, is of the same shape and dtype, and there is room."""
+    return (
+        _fits(line, values)
+        and values[line.results[0]] == values[run[0].results[0]]
+        and _reads(line, run)
+        and len(run) < MAX_STEPS
+        and len(_operands([*run, line])) <= MAX_OPERANDS
+    )
+
+
+def _reads(line: Line, run: Sequence[Line]) -> bool:
+    """Whether a result of the run is among its operands."""
+    return any(other.results[0] in line.operands for other in run)
+
+
+def _operands(run: Sequence[Line]) -> list[int | Const]:
+    """What a run takes from outside, each slot once."""
+    made = {slot for line in run for slot in line.results}
+    given: dict[Any, int | Const] = {}
+    for k, line in enumerate(run):
+        for i, x in enumerate([*line.operands, *(Const(v) for v in _kernel(line)[1])]):
+            if not (isinstance(x, int) and x in made):
+                given.setdefault(x if isinstance(x, int) else (k, i), x)
+    return list(given.values())
+
+
+def _kernel(line: Line) -> tuple[str, list[float]]:
+    return ATTRS[line.name](line.attrs) if line.name in ATTRS else (line.name, [])
+
+
+def _chained(run: Sequence[Line], end: int, last: dict[int, int]) -> list[Line]:
+    """The run as one line, if it is longer than that. end: the place after it."""
+    if len(run) < 2:
+        return list(run)
+    operands = _operands(run)
+    number: dict[int, int] = {x: k for k, x in enumerate(operands) if isinstance(x, int)}
+    constants = [k for k, x in enumerate(operands) if isinstance(x, Const)]
+    steps = []
+    for line in run:
+        name, more = _kernel(line)
+        taken = [number[x] if isinstance(x, int) else constants.pop(0) for x in line.operands]
+        steps.append((name, taken + [constants.pop(0) for _ in more]))
+        number[line.results[0]] = len(operands) + len(steps) - 1
+    wanted = [line.results[0] for line in run if last.get(line.results[0], -1) >= end or line is run[-1]]
+    call = _C.chain(len(operands), steps, [number[slot] for slot in wanted])
+    return [Line("_".join(name for name, _ in steps), call, operands, wanted, several=len(wanted) > 1)]

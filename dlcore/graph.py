@@ -1,0 +1,518 @@
+"""`dl.capture`: a training or inference step that is recorded once and then repeated without its Python.
+
+The first call runs the function as ever and notes what ran: which implementation of which op on which arrays, and what
+happened on the host between ops (an optimizer's step, a running mean, the next random key). From these notes a
+`Program` is written: a function of one line per op in which every array is a local variable, deleted after its last
+use. A replay runs the same implementations in the same order, so that its results have the same bits; layers, checks of
+shapes, dispatch and the tape are gone.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from dlcore import dispatch, random, recording
+from dlcore.autograd import mode
+from dlcore.dispatch import Event
+from dlcore.errors import ArgumentError, GraphError
+from dlcore.tensor import Tensor
+
+Array = Any
+MAX_PROGRAMS = 16
+PLAIN = (bool, int, float, str, bytes, type(None))
+PACKAGE = str(Path(__file__).parent)
+
+
+class Later:
+    """A number that the host finds in the middle of a captured step, which may return it but not compute with it."""
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+
+    def _unknown(self, *_: Any) -> NoReturn:
+        raise GraphError("capture: this number is known only when the step has run; the step may return it, not use it")
+
+    __bool__ = __float__ = __int__ = __index__ = __add__ = __radd__ = __mul__ = __rmul__ = __sub__ = _unknown
+    __rsub__ = __truediv__ = __rtruediv__ = __lt__ = __le__ = __gt__ = __ge__ = __str__ = __format__ = _unknown
+
+
+class Const(NamedTuple):
+    """An operand that is the same in every replay."""
+
+    value: Any
+
+
+class Slot(NamedTuple):
+    """A tensor of the result: a variable of the program."""
+
+    number: int
+
+
+class Value(NamedTuple):
+    """What a slot holds."""
+
+    shape: Any
+    dtype: Any
+
+
+@dataclass
+class Line:
+    """One line of a program: `results = call(*operands, **attrs)`; operands are slots or constants."""
+
+    name: str
+    call: Callable[..., Any]
+    operands: list[int | Const]
+    results: list[int]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    several: bool = False  # whether `call` returns a tuple
+    variant: str = ""  # of an op
+    view: bool = False  # whether it moves no numbers
+
+
+# ---- recording
+
+
+class Recorder:
+    """Writes down what one run of a function does. Other threads do as they please."""
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self.thread = threading.get_ident()
+        self.lines: list[Line] = []
+        self.count = 0  # of slots
+        self.slots: dict[int, int] = {}  # of arrays, by id
+        self.kept: list[Array] = []  # so that no id occurs twice
+        self.inputs = inputs
+        self.backends: set[Any] = set()
+        self.loads: list[tuple[Tensor, int]] = []  # tensors from outside
+        self.leaves: dict[int, Tensor] = {}  # tensors whose gradients changed, by id
+        self.grads: dict[int, int] = {}  # slots of gradients that leaves had before
+        self.free: set[int] = set()  # leaves whose gradient before does not matter
+        self.outside: set[int] = set()  # slots that may be written in place
+        self.seed, self.stream = random.state()
+        for x in inputs:
+            self.define(x._array)
+
+    def define(self, array: Array) -> int:
+        """A new slot, for this array if it is one."""
+        slot, self.count = self.count, self.count + 1
+        self.slots[id(array)] = slot
+        self.kept.append(array)
+        return slot
+
+    def slot(self, x: Tensor) -> int:
+        """The slot of a tensor's array; a tensor met for the first time comes from outside."""
+        found = self.slots.get(id(x._array))
+        if found is None:
+            found = self.define(x._array)
+            self.loads.append((x, found))
+            self.outside.add(found)
+        return found
+
+    def operand(self, x: Any) -> int | Const:
+        """A tensor or a constant as a line takes it."""
+        return self.slot(x) if isinstance(x, Tensor) else Const(x)
+
+    def record(self, event: Event) -> None:
+        """Write down an op; a listener of `dispatch.listening`."""
+        if threading.get_ident() != self.thread or recording.now.recorder is not self:
+            return
+        operands = [self.operand(x) for x in event.operands]
+        for i, dtype in event.plan.casts:
+            operands[i] = self._cast(event, i, operands[i], dtype)
+        results = [self.define(array) for array in event.outputs]
+        several = len(event.plan.outputs) > 1
+        self.backends.add(event.backend)
+        line = Line(event.op.name, event.plan.run, operands, results, event.attrs, several)
+        line.variant, line.view = event.plan.variant, event.op.only_views(len(operands))
+        self.lines.append(line)
+
+    def _cast(self, event: Event, i: int, operand: int | Const, dtype: Any) -> int | Const:
+        if isinstance(operand, Const):
+            return Const(event.arrays[i])
+        to = self.define(event.arrays[i])
+        self.lines.append(Line("cast", event.backend.cast, [operand, Const(dtype)], [to]))
+        return to
+
+    def values(self) -> list[Value]:
+        """What each slot holds."""
+        return [Value(getattr(array, "shape", ()), getattr(array, "dtype", None)) for array in self.kept]
+
+    # ---- what `dlcore.recording` passes on
+
+    def host(self, f: Callable[..., Any], owner: Any, args: tuple[Any, ...]) -> Any:
+        """Run `f(owner, *args)` unrecorded, and write that down."""
+        if isinstance(owner, Tensor) and self.slot(owner) not in self.outside:
+            self.refuse("assigns to an argument, or to a tensor that it made")
+        operands = [self.operand(x) for x in args]
+        backends = [x._backend if isinstance(x, Tensor) else None for x in args]
+        with _RecordedBy(None):
+            result = f(owner, *args)
+        several = isinstance(result, tuple)
+        values = list(result) if several else [] if result is None else [result]
+        slots = [self.define(x._array if isinstance(x, Tensor) else x) for x in values]
+        self.lines.append(Line(f.__qualname__, _on_host(f, owner, backends), operands, slots, several=several))
+        shown = [x if isinstance(x, Tensor) else Later(s) for x, s in zip(values, slots, strict=True)]
+        return tuple(shown) if several else shown[0] if shown else None
+
+    def made(self, tensor: Tensor) -> None:
+        """A tensor of constants, which are not to be written over."""
+        if id(tensor._array) not in self.slots:
+            self.outside.discard(self.slot(tensor))
+
+    def key(self, tensor: Tensor, key: tuple[int, int]) -> None:
+        """Random keys count from the generator's state at the start."""
+        seed, stream = key
+        if seed != self.seed:
+            self.refuse("sets the seed of the random numbers")
+        slot = self.define(tensor._array)
+        self.lines.append(Line("key", _key_after(tensor._backend, stream - self.stream), [], [slot]))
+
+    def leaf(self, tensor: Tensor) -> None:
+        """A gradient is about to be accumulated in a leaf."""
+        if id(tensor) in self.leaves:
+            return
+        self.leaves[id(tensor)] = tensor
+        if tensor.grad is not None and id(tensor.grad._array) not in self.slots:
+            self.grads[id(tensor)] = self.define(tensor.grad._array)
+
+    def cleared(self, tensors: Iterable[Tensor]) -> None:
+        """From here on the gradients that these tensors had before do not matter."""
+        for x in tensors:
+            if id(x) not in self.leaves:
+                self.leaves[id(x)] = x
+                self.free.add(id(x))
+
+    def data(self, data: Any) -> None:
+        """Only plain numbers may become tensors inside; arrays could be others next time."""
+        if not isinstance(data, (bool, int, float, np.generic)):
+            self.refuse(f"makes a tensor from a {type(data).__name__}; make it before, or pass it as an argument")
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raise GraphError that names the line of the user's program."""
+        raise GraphError(f"capture: the step {what}{_where()}")
+
+
+def _where() -> str:
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+
+
+class _RecordedBy:
+    """Context: what this thread does is told to a recorder, or to none."""
+
+    def __init__(self, recorder: Recorder | None) -> None:
+        self.recorder = recorder
+
+    def __enter__(self) -> None:
+        self.before, recording.now.recorder = recording.now.recorder, self.recorder
+
+    def __exit__(self, *_: object) -> None:
+        recording.now.recorder = self.before
+
+
+def _on_host(f: Callable[..., Any], owner: Any, backends: Sequence[Any]) -> Callable[..., Any]:
+    """`f(owner, *args)` as a function of arrays."""
+
+    def call(*operands: Any) -> Any:
+        pairs = zip(operands, backends, strict=True)
+        result = f(owner, *(x if backend is None else Tensor._wrap(x, backend) for x, backend in pairs))
+        return tuple(map(_bare, result)) if isinstance(result, tuple) else _bare(result)
+
+    return call
+
+
+def _bare(x: Any) -> Any:
+    return x._array if isinstance(x, Tensor) else x
+
+
+def _key_after(backend: Any, offset: int) -> Callable[[], Array]:
+    def key() -> Array:
+        seed, stream = _start.state
+        return backend.asarray(np.asarray((seed, stream + offset)))
+
+    return key
+
+
+class _Start(threading.local):
+    state: tuple[int, int]  # of the random numbers, when the replay of this thread began
+
+
+_start = _Start()
+
+
+# ---- programs
+
+
+class Program:
+    """A recorded run. `source` is its text."""
+
+    def __init__(self, recorder: Recorder, result: Any) -> None:
+        r = recorder
+        self.lines = r.lines
+        self._loads = [x for x, _ in r.loads]
+        self._flags = [x.requires_grad for x in self._loads]
+        self._streams = random.state()[1] - r.stream
+        owners = {id(x): i for i, x in enumerate(r.inputs)}
+        grads = [(owners.get(key, r.leaves[key]), slot) for key, slot in r.grads.items()]
+        self._grads = [leaf for leaf, _ in grads]
+        self._none = [owners.get(key, x) for key, x in r.leaves.items() if key not in r.grads and key not in r.free]
+        after = [(owners.get(key, x), x.grad, r.slots.get(id(_bare(x.grad)))) for key, x in r.leaves.items()]
+        self._dropped = [leaf for leaf, grad, _ in after if grad is None]
+        self._set = [(leaf, grad._backend) for leaf, grad, slot in after if grad is not None and slot is not None]
+        self._outside: dict[int, Tensor] = {}
+        kept: list[int] = [slot for _, grad, slot in after if grad is not None and slot is not None]
+        self._result = _map(lambda x: self._output(r, x, kept), result)
+        for backend in r.backends:
+            self.lines = backend.fuse(self.lines, r.values(), kept)
+        given = [*range(len(r.inputs)), *(slot for _, slot in r.loads), *(slot for _, slot in grads)]
+        self.source, self._run = _compiled(self.lines, given, kept)
+
+    def _output(self, recorder: Recorder, x: Any, kept: list[int]) -> Any:
+        """A leaf of the result: what to make it from. `kept` grows by the slots that are wanted."""
+        if isinstance(x, PLAIN):
+            return x
+        if isinstance(x, Later):
+            kept.append(x.slot)
+            return Slot(len(kept) - 1), None
+        if not isinstance(x, Tensor):
+            recorder.refuse(f"returns a {type(x).__name__}; it may return tensors, numbers, tuples, lists and dicts")
+        slot = recorder.slots.get(id(x._array))
+        if slot is None:
+            return x
+        kept.append(slot)
+        return Slot(len(kept) - 1), x._backend
+
+    def fits(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether flags and gradients of tensors from outside are what they were."""
+        for x, flag in zip(self._loads, self._flags, strict=True):
+            if x.requires_grad is not flag:
+                return False
+        return all(_leaf(x, inputs).grad is None for x in self._none) and all(
+            _leaf(x, inputs).grad is not None for x in self._grads
+        )
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Any:
+        """Run it on tensors of the recorded shapes."""
+        _start.state = seed, stream = random.state()
+        grads = [_leaf(x, inputs).grad for x in self._grads]
+        found = self._run([x._array for x in (*inputs, *self._loads, *grads)])  # type: ignore[union-attr]
+        if self._streams:
+            random.set_state((seed, stream + self._streams))
+        for x in self._dropped:
+            _leaf(x, inputs).grad = None
+        for (x, backend), array in zip(self._set, found, strict=False):
+            _leaf(x, inputs).grad = Tensor._wrap(array, backend)
+        return _map(lambda x: _made(x, found), self._result)
+
+
+def _leaf(x: Tensor | int, inputs: Sequence[Tensor]) -> Tensor:
+    return inputs[x] if isinstance(x, int) else x
+
+
+def _made(x: Any, found: Sequence[Any]) -> Any:
+    if type(x) is not tuple or not isinstance(x[0], Slot):
+        return x
+    (slot,), backend = x
+    return found[slot] if backend is None else Tensor._wrap(found[slot], backend)
+
+
+def _map(f: Callable[[Any], Any], tree: Any) -> Any:
+    """`f` of every leaf of nested tuples, lists and dicts."""
+    if type(tree) is tuple and not (tree and isinstance(tree[0], Slot)):
+        return tuple([_map(f, x) for x in tree])
+    if type(tree) is list:
+        return [_map(f, x) for x in tree]
+    if type(tree) is dict:
+        return {name: _map(f, x) for name, x in tree.items()}
+    return f(tree)
+
+
+def _compiled(
+    lines: Sequence[Line], given: Sequence[int], kept: Sequence[int]
+) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
+    """The text of a program `replay(given) -> kept` and the function."""
+    names: dict[str, Any] = {}
+    last = {slot: i for i, line in enumerate(lines) for slot in (*line.results, *_used(line))}
+    last = {slot: i for slot, i in last.items() if slot not in set(kept)}
+    dead: dict[int, list[int]] = {}
+    for slot, i in last.items():
+        dead.setdefault(i, []).append(slot)
+    text = ["def replay(given):", f"    [{_variables(given)}] = given", "    del given"]
+    for i, line in enumerate(lines):
+        text.append(f"    {_text(line, i, names)}")
+        if i in dead:
+            text.append(f"    del {_variables(dead[i])}")
+    text.append(f"    return ({_variables(kept)}{',' * (len(kept) == 1)})")
+    source = "\n".join(text)
+    exec(compile(source, "<captured>", "exec"), names)
+    return source, names["replay"]
+
+
+def _used(line: Line) -> Iterator[int]:
+    return (x for x in line.operands if isinstance(x, int))
+
+
+def _variables(slots: Iterable[int]) -> str:
+    return ", ".join(f"v{slot}" for slot in slots)
+
+
+def _text(line: Line, at: int, names: dict[str, Any]) -> str:
+    """One line; `names` gets its function and its constants."""
+
+    def constant(value: Any) -> str:
+        name = f"c{len(names)}"
+        names[name] = value
+        return name
+
+    call = f"{''.join(c if c.isalnum() else '_' for c in line.name)}_{at}"
+    names[call] = line.call
+    given = [f"v{x}" if isinstance(x, int) else constant(x.value) for x in line.operands]
+    given += [f"{name}={constant(value)}" for name, value in line.attrs.items()]
+    results = _variables(line.results) + "," * (line.several and len(line.results) == 1)
+    return f"{results} = {call}({', '.join(given)})" if results else f"{call}({', '.join(given)})"
+
+
+# ---- capture
+
+
+class Captured:
+    """A function that replays what it recorded; see `capture`. `programs` are those of all kinds of arguments met."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+        self._programs: dict[Any, list[tuple[Any, Program]]] = {}
+        functools.update_wrapper(self, f)
+
+    def __repr__(self) -> str:
+        return f"<captured {getattr(self.f, '__qualname__', type(self.f).__name__)}, {len(self.programs)} programs>"
+
+    @property
+    def programs(self) -> list[Program]:
+        """What was recorded, oldest first."""
+        return [program for group in self._programs.values() for _, program in group]
+
+    def clear(self) -> None:
+        """Forget all programs and their memory."""
+        self._programs.clear()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the function returns, cut off from the graph. Raises GraphError for what cannot be repeated."""
+        if recording.now.recorder is not None or dispatch._listeners:
+            return self.f(*args, **kwargs)
+        inputs: list[Tensor] = []
+        key = (_kind(args, inputs), _kind(kwargs, inputs), mode.enabled, recording.changes[0])
+        for outside, program in self._programs.get(key, ()):
+            if outside.same() and program.fits(inputs):
+                return program(inputs)
+        return self._record(key, inputs, args, kwargs)
+
+    def _record(self, key: Any, inputs: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        twins = [_twin(x) for x in inputs]
+        twin_of = {id(x): twin for x, twin in zip(inputs, twins, strict=True)}
+        args, kwargs = (_map(lambda x: twin_of.get(id(x), x), tree) for tree in (args, kwargs))
+        recorder = Recorder(twins)
+        with dispatch.listening(recorder.record), _RecordedBy(recorder):
+            result = self.f(*args, **kwargs)
+        program = Program(recorder, result)
+        for x, twin in zip(inputs, twins, strict=True):
+            if id(twin) in recorder.leaves:
+                x.grad = twin.grad
+        if len(self.programs) >= MAX_PROGRAMS:
+            self._programs.clear()
+        key = (*key[:-1], recording.changes[0])
+        self._programs.setdefault(key, []).insert(0, (_Outside(self.f), program))
+        return _map(
+            lambda x: x.detach() if isinstance(x, Tensor) and x._edge is not None else _now(x, recorder), result
+        )
+
+
+def _now(x: Any, recorder: Recorder) -> Any:
+    """A number of the host, which is known now."""
+    return recorder.kept[x.slot] if isinstance(x, Later) else x
+
+
+def _twin(x: Tensor) -> Tensor:
+    """The same values as another tensor and another array, so that the argument is told from the tensor outside."""
+    twin = Tensor._wrap(x._array.view(), x._backend)
+    twin._share_version(x)
+    twin.requires_grad, twin.grad = x.requires_grad, x.grad
+    return twin
+
+
+def _kind(tree: Any, inputs: list[Tensor]) -> Any:
+    """What of an argument decides which program runs; its tensors are appended to `inputs`, each once."""
+    if isinstance(tree, Tensor):
+        if tree._edge is not None and mode.enabled:
+            raise GraphError("capture: an argument was computed by a recorded op; pass x.detach()")
+        known = next((i for i, x in enumerate(inputs) if x is tree), None)
+        if known is not None:
+            return known
+        inputs.append(tree)
+        return tree._meta or tree._find_meta(), tree._backend, tree.requires_grad
+    if isinstance(tree, (tuple, list)):
+        return type(tree), *[_kind(x, inputs) for x in tree]
+    if isinstance(tree, dict):
+        return dict, *[(name, _kind(x, inputs)) for name, x in tree.items()]
+    if isinstance(tree, np.ndarray):
+        raise ArgumentError("capture: an argument is a NumPy array; pass dl.tensor(array)")
+    return type(tree), tree
+
+
+class _Outside:
+    """The variables from outside that a function names: its own cells and the globals that it reads."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        code, self._globals = getattr(f, "__code__", None), getattr(f, "__globals__", {})
+        self._cells = [(c, c.cell_contents) for c in getattr(f, "__closure__", None) or () if _filled(c)]
+        names = [n for n in code.co_names if n in self._globals] if code else []
+        self._names = [(n, self._globals[n]) for n in names]
+
+    def same(self) -> bool:
+        """Whether they still have their values."""
+        get = self._globals.get
+        return all(_same(c.cell_contents, value) for c, value in self._cells) and all(
+            _same(get(name), value) for name, value in self._names
+        )
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
+
+
+def _same(now: Any, then: Any) -> bool:
+    return now is then or (type(now) is type(then) and isinstance(now, PLAIN) and bool(now == then))
+
+
+def capture(f: Callable[..., Any]) -> Captured:
+    """Decorator: record a training or inference step at its first call and repeat it, with the same bits, from then on.
+
+    The step's Python runs once for each kind of arguments: shapes, dtypes and devices of tensors, values of everything
+    else. Arguments of a new kind, a module switched to evaluation or changed, other gradients left from before and
+    other values of the variables that the function itself names are recorded anew. In between, tensors from outside
+    are read where they are; optimizers, schedules, running statistics and random numbers go on as they do eagerly.
+    Prints, counters and other effects of plain Python happen only while it is recorded. What it returns (tensors,
+    numbers, nested) is cut off from the graph.
+
+    Raises GraphError for what cannot be repeated, with the line: values read on the host (`float(loss)`), tensors made
+    from arrays inside, memory written in place.
+
+    >>> @capture
+    ... def step(x, y):
+    ...     loss = nn.cross_entropy(model(x), y)
+    ...     loss.backward(); opt.step(); opt.zero_grad()
+    ...     return loss
+    """
+    return Captured(f)

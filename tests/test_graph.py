@@ -1,0 +1,376 @@
+"""`dl.capture`: replays have the bits of eager steps, and what cannot be repeated is refused."""
+
+import numpy as np
+import pytest
+
+import dlcore as dl
+from dlcore import nn, optim
+from dlcore.errors import ArgumentError, GraphError, ShapeError
+from dlcore.profile import profile
+
+
+def batches(count=5, n=8, width=6, seed=0):
+    rng = np.random.default_rng(seed)
+    return [(rng.normal(size=(n, width)).astype(np.float32), rng.integers(0, 3, n)) for _ in range(count)]
+
+
+def mlp(*middle):
+    return nn.Sequential(nn.Linear(6, 8), *middle, nn.ReLU(), nn.Linear(8, 3))
+
+
+def trained(model, optimizer, steps, captured, order="step", data=None, **extra):
+    """Losses and parameters after some steps."""
+
+    def step(x, y):
+        if order == "zero first":
+            optimizer.zero_grad()
+        loss = nn.cross_entropy(model(x), y)
+        loss.backward()
+        for action in extra.values():
+            action()
+        optimizer.step()
+        if order == "step":
+            optimizer.zero_grad()
+        return loss
+
+    run = dl.capture(step) if captured else step
+    losses = [run(dl.tensor(x), dl.tensor(y)).item() for x, y in (data or batches(steps))]
+    return losses, [p.numpy().copy() for p in model.state_dict().values()], run
+
+
+def same_as_eager(build, **options):
+    """Train twice from the same start, eagerly and captured; returns the captured function."""
+    found = []
+    for captured in (False, True):
+        dl.manual_seed(3)
+        model, optimizer, extra = build()
+        found.append(trained(model, optimizer, 6, captured, **options, **extra))
+    (losses, params, _), (captured_losses, captured_params, run) = found
+    assert losses == captured_losses
+    for a, b in zip(params, captured_params, strict=True):
+        np.testing.assert_array_equal(a, b)
+    return run
+
+
+# ---- bits
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "Lion"])
+def test_a_captured_step_trains_with_the_bits_of_an_eager_one(kind, device):
+    def build():
+        model = mlp(nn.LayerNorm(8), nn.Dropout(0.3))
+        return model, getattr(optim, kind)(model.parameters(), lr=0.01), {}
+
+    with dl.device(device):
+        run = same_as_eager(build)
+    assert len(run.programs) == 1
+
+
+@pytest.mark.parametrize(("order", "programs"), [("step", 1), ("zero first", 1), ("never", 2)])
+def test_gradients_left_from_before_count_as_they_do_eagerly(order, programs):
+    def build():
+        model = mlp()
+        return model, optim.SGD(model.parameters(), lr=0.1), {}
+
+    assert len(same_as_eager(build, order=order).programs) == programs
+
+
+def test_running_statistics_schedules_averages_and_clipping_go_on():
+    def build():
+        model = mlp(nn.BatchNorm1d(8))
+        optimizer = optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        schedule, average = optim.ExponentialLR(optimizer, 0.5), optim.EMA(model, 0.5)
+        return model, optimizer, {
+            "clip": lambda: optim.clip_grad_norm(model.parameters(), 0.05),
+            "schedule": schedule.step,
+            "average": average.update,
+        }  # fmt: skip
+
+    assert len(same_as_eager(build).programs) == 1
+
+
+def test_convolution_pooling_and_checkpoint_with_dropout():
+    def build():
+        block = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2))
+        head = nn.Linear(4 * 3 * 3, 3)
+
+        class Net(nn.Module):
+            def __init__(self):
+                self.block, self.head = block, head
+
+            def forward(self, x):
+                y = dl.checkpoint(self.block, x.reshape(-1, 1, 6, 6))
+                return self.head(y.reshape(y.shape[0], -1)) + dl.rand(y.shape[0], 3)
+
+        model = Net()
+        return model, optim.Adam(model.parameters(), lr=0.01), {}
+
+    same_as_eager(build, data=batches(4, width=36))
+
+
+def test_a_recurrent_net_of_several_lengths():
+    dl.manual_seed(0)
+    net, head = nn.LSTM(3, 4), nn.Linear(4, 2)
+
+    def step(x, lengths):
+        loss = head(net(x, lengths=lengths)[0]).square().mean()
+        loss.backward()
+        return loss
+
+    x, lengths = dl.randn(5, 2, 3), dl.tensor([5, 2])
+    with pytest.raises(GraphError, match=r"capture: the step reads a tensor on the host \(.*test_graph.py:\d+\)"):
+        dl.capture(step)(x, lengths)
+    captured = dl.capture(lambda x: (head(net(x)[0]) ** 2).mean())
+    for seed in range(3):
+        x = dl.tensor(np.random.default_rng(seed).normal(size=(5, 2, 3)), "float32")
+        assert captured(x).item() == (head(net(x)[0]) ** 2).mean().item()
+
+
+def test_inference_of_nested_arguments_and_results():
+    @dl.capture
+    def f(pair, *, scale):
+        a, b = pair
+        return {"sum": (a + b) * scale, "shape": a.shape, "same": a}, [a - b, None]
+
+    for k in range(3):
+        a, b = dl.tensor([1.0, k]), dl.tensor([2.0, 3.0])
+        found, (difference, nothing) = f((a, b), scale=2.0)
+        assert found["sum"].tolist() == [6.0, 2.0 * (3 + k)]
+        assert found["shape"] == (2,)
+        assert nothing is None
+        assert found["same"].tolist() == a.tolist()
+        assert difference.tolist() == [-1.0, k - 3.0]
+
+
+def test_gradients_of_arguments_arrive_at_the_arguments():
+    f = dl.capture(lambda x: (x * x).sum().backward())
+    for value in (1.0, 2.0, 5.0):
+        x = dl.tensor([value], requires_grad=True)
+        f(x)
+        assert x.grad.tolist() == [2 * value]
+    f(x)
+    assert x.grad.tolist() == [20.0]
+
+
+def test_an_argument_is_told_from_the_same_tensor_outside():
+    w = dl.tensor([2.0])
+    f = dl.capture(lambda x: x * w)
+    assert f(w).item() == 4
+    assert f(dl.tensor([5.0])).item() == 10
+
+
+def test_one_tensor_given_twice():
+    f = dl.capture(lambda x, y: x - 2 * y)
+    one, two = dl.tensor([1.0]), dl.tensor([2.0])
+    assert [f(one, one).item(), f(one, two).item(), f(two, two).item()] == [-1, -3, -2]
+
+
+def test_integers_are_cast_in_every_replay():
+    f = dl.capture(lambda n, x: n * x)
+    assert [f(dl.tensor([k]), dl.tensor([0.5])).item() for k in range(3)] == [0, 0.5, 1]
+
+
+def test_a_number_of_the_host_is_returned_but_not_computed_with():
+    w = dl.tensor([3.0, 4.0], requires_grad=True)
+
+    @dl.capture
+    def norm(scale):
+        w.grad = None
+        (w * w * scale).sum().backward()
+        return optim.clip_grad_norm([w], 1.0)
+
+    assert [norm(dl.tensor(s)) for s in (0.5, 1.0, 2.0)] == [5.0, 10.0, 20.0]
+    with pytest.raises(GraphError, match="known only when the step has run"):
+        dl.capture(lambda: optim.clip_grad_norm([w], 1.0) * 2)()
+
+
+# ---- what a replay must notice
+
+
+def test_shapes_dtypes_values_and_modes_are_recorded_anew():
+    f = dl.capture(lambda x, k: x * k)
+    x = dl.tensor([1.0, 2.0])
+    calls = [(x, 1), (x, 2), (x.reshape(2, 1), 1), (x.astype("float64"), 1), (x, 1.0), (x, 1)]
+    for a, k in calls:
+        np.testing.assert_array_equal(f(a, k).numpy(), (a * k).numpy(), strict=True)
+    assert len(f.programs) == 5
+    with dl.no_grad():
+        f(x, 1)
+    assert len(f.programs) == 6
+
+
+def test_evaluation_changed_settings_and_frozen_parameters_are_noticed():
+    model = mlp(nn.Dropout(0.5))
+    x = dl.randn(4, 6)
+    f = dl.capture(lambda x: model(x))
+    f(x)
+    model.eval()
+    np.testing.assert_array_equal(f(x).numpy(), model(x).numpy())
+    model.train()
+    model[1].p = 0.0
+    np.testing.assert_array_equal(f(x).numpy(), model(x).numpy())
+
+    def backward(x):
+        model(x).sum().backward()
+
+    g = dl.capture(backward)
+    g(x)
+    model.zero_grad()
+    model.freeze("0.*")
+    g(x)
+    assert model[0].weight.grad is None
+    assert model[-1].weight.grad is not None
+
+
+def test_other_values_of_variables_outside_are_noticed():
+    w, scale = dl.tensor([2.0]), 3.0
+    f = dl.capture(lambda x: x * w * scale)
+    x = dl.tensor([1.0])
+    assert f(x).item() == 6
+    scale = 4.0
+    assert f(x).item() == 8
+    w = dl.tensor([5.0])
+    assert f(x).item() == 20
+    w.assign(6.0)
+    assert f(x).item() == 24
+    assert len(f.programs) == 3
+
+
+def test_results_are_not_overwritten_by_later_calls():
+    f = dl.capture(lambda x: x + 1)
+    found = [f(dl.tensor([float(k)])) for k in range(4)]
+    assert [y.item() for y in found] == [1, 2, 3, 4]
+
+
+def test_a_learning_rate_set_from_outside_counts():
+    w = dl.tensor([1.0], requires_grad=True)
+    optimizer = optim.SGD([w], lr=1.0)
+
+    @dl.capture
+    def step():
+        w.sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for rate in (1.0, 2.0, 4.0):
+        optimizer.groups[0]["lr"] = rate
+        step()
+    assert w.item() == 1 - 7
+
+
+def test_a_profile_sees_the_ops():
+    f = dl.capture(lambda x: x + 1)
+    f(dl.tensor([1.0]))
+    with profile() as p:
+        f(dl.tensor([1.0]))
+    assert ("add", "native") in p.rows or ("add", "reference") in p.rows
+
+
+def test_programs_are_forgotten_when_there_are_too_many():
+    f = dl.capture(lambda x, k: x + k)
+    for k in range(40):
+        f(dl.tensor([1.0]), k)
+    assert 0 < len(f.programs) <= 16
+    f.clear()
+    assert f.programs == []
+
+
+# ---- what cannot be repeated
+
+X = np.ones(3, np.float32)
+REFUSED = {
+    "float": (lambda x: float(x.sum()), "reads a tensor on the host"),
+    "branch": (lambda x: x if x.sum() > 0 else -x, "reads a tensor on the host"),
+    "array": (lambda x: x + X, "makes a tensor from a ndarray"),
+    "tensor": (lambda x: x + dl.tensor([1.0, 2.0, 3.0]), "makes a tensor from a list"),
+    "copy": (lambda x: dl.tensor(x), "makes a tensor from a Tensor"),
+    "mask": (lambda x: x[x > 0], "reads a tensor on the host"),
+    "move": (lambda x: x.to("numpy" if x.device != "numpy" else "cpu"), "moves a tensor"),
+    "assign": (lambda x: x.assign(0.0), "assigns to an argument, or to a tensor that it made"),
+    "assign to zeros": (lambda x: dl.zeros(3).assign(x), "assigns to an argument, or to a tensor that it made"),
+    "seed": (lambda x: (dl.manual_seed(7), dl.rand(3))[1], "sets the seed"),
+    "result": (lambda x: {1, 2}, "returns a set"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_repeated_is_refused_with_the_line(name):
+    f, message = REFUSED[name]
+    captured = dl.capture(f)
+    with pytest.raises(GraphError, match=rf"capture: the step {message}.* \(.*test_graph.py:\d+\)"):
+        captured(dl.tensor(X))
+    assert captured.programs == []
+    assert (dl.tensor(X) + 1).tolist() == [2.0] * 3
+
+
+def test_arguments_with_a_graph_and_arrays_are_refused():
+    f = dl.capture(lambda x: x + 1)
+    with pytest.raises(GraphError, match=r"pass x\.detach\(\)"):
+        f(dl.tensor(X, requires_grad=True) * 2)
+    with pytest.raises(ArgumentError, match=r"pass dl\.tensor"):
+        f(X)
+
+
+def test_an_error_of_the_step_leaves_nothing_behind():
+    f = dl.capture(lambda x: x @ x)
+    with pytest.raises(ShapeError):
+        f(dl.zeros((2, 3)))
+    assert f(dl.ones((2, 2))).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+
+
+# ---- fusion
+
+CHAINS = {
+    "multiply_add_tanh_multiply": lambda x, y: (x * 2 + 1).tanh() * x,
+    "leaky_relu_subtract_gelu": lambda x, y: dl.gelu(dl.leaky_relu(x, slope=0.1) - y),
+    "multiply_elu_softplus_divide_clip": lambda x, y: dl.clip(dl.softplus(dl.elu(x * y)) / 3.0, 0.5, 0.5),
+    "multiply_add_subtract": lambda x, y: x[:, :1] * y + y[0] - x[:, 1:2],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_of_functions_is_one_line_with_the_same_bits(name, dtype):
+    captured = dl.capture(lambda x, y: CHAINS[name](x, y))
+    rng = np.random.default_rng(1)
+    for _ in range(2):
+        x, y = (dl.tensor(rng.normal(size=(37, 1100)), dtype, "cpu") for _ in range(2))
+        np.testing.assert_array_equal(captured(x, y).numpy(), CHAINS[name](x, y).numpy(), strict=True)
+    assert [line.name for line in captured.programs[0].lines if line.name != "getitem"] == [name]
+
+
+def test_what_later_lines_read_leaves_the_chain():
+    def f(x):
+        y = x * 2 + 1
+        z = y.tanh()
+        return z.sum(), y, z * y
+
+    x, captured = dl.tensor(np.linspace(-1, 1, 7), "float32", "cpu"), dl.capture(f)
+    for _ in range(2):
+        for found, expected in zip(captured(x), f(x), strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected.numpy())
+    assert [line.name for line in captured.programs[0].lines] == ["multiply_add_tanh", "sum", "multiply"]
+
+
+def test_a_long_chain_is_several():
+    def f(x):
+        for _ in range(40):
+            x = x * 0.5 + 1
+        return x
+
+    captured, x = dl.capture(f), dl.tensor([1.0, -3.0], device="cpu")
+    assert (captured(x).tolist(), captured(x).tolist()) == (f(x).tolist(),) * 2
+    assert 5 <= len(captured.programs[0].lines) <= 20
+
+
+def test_the_gradient_of_a_chain():
+    def f(x):
+        loss = (x.sigmoid() * x + dl.silu(x)).sum()
+        loss.backward()
+        return loss
+
+    captured = dl.capture(f)
+    for k in range(3):
+        x, y = (dl.tensor([0.5, k], device="cpu", requires_grad=True) for _ in range(2))
+        assert captured(x).item() == f(y).item()
+        assert x.grad.tolist() == y.grad.tolist()
