@@ -1,180 +1,231 @@
 // Stable sorts of rows, and searches in sorted numbers. NaN counts as larger than every number; zeros are equal.
 //
 // An element becomes an item: an unsigned key in its order (inverted to sort down) and its place in the row, which
-// makes items distinct, so that any algorithm sorts in a stable way. Items are 8 bytes, 16 for keys of 64 bits
-// ("wide").
+// makes items distinct, so that any algorithm sorts in a stable way. Items are 8 bytes, 16 for keys of 64 bits; in
+// tiles, those of keys of up to 16 bits are 4, with a place in the segment. A thread has V = 16 items; of 16 bytes, 8.
 //
-// sort_tiles_<dtype>(x, items, values, indices, s): sorts segments of rows, a power of two up to 4096 (2048 wide), by a
-//   bitonic network in shared memory; writes items, or where these are null the first `kept` of each row as results:
-//   values (or null) and their places in the row.
-//   Grid: segments / s.in_block, rounded up; block: 256; dynamic shared: the items of in_block segments.
-// sort_merge, sort_merge_wide(in, out, n, run, tiles): merges neighbouring runs of each row, a multiple of 1024 long.
-//   Grid: rows x tiles of 1024; block: 256; shared: items of two tiles. Each block finds its part of both runs by
-//   bisection (Green, McColl and Bader 2012, "GPU merge path"), and each item its place among those of the other run.
-// sort_results_b<bytes>(items, x, values, indices, n, kept, count): results of sorted items, which are wide for 8
-// bytes.
-//   Grid: any, threads stride over results; block: 256; no shared memory.
+// sort_tiles_<dtype>(x, items, values, indices, s): sorts segments of rows, powers of two from V to 256 V, by the
+//   network of bitonic.cuh; writes items, or where these are null the first `kept` of each row as results: values (or
+//   null) and their places in the row.
+//   Grid: segments / s.in_block, rounded up; block: the threads of in_block segments; dynamic shared: a tile.
+// sort_merge_<dtype>(in, out, x, values, indices, r): merges neighbouring runs of each row, multiples of 128 V long;
+//   writes items (out), or where these are null results. Each block finds its part of both runs by a search (Green,
+//   McColl and Bader 2012, "GPU merge path"), and merges them by the last steps of the network.
+//   Grid: rows x r.pairs of runs x their first r.tiles of 128 V items; block: 128; dynamic shared: a tile.
 // sort_search_<dtype>(boundaries, x, y, n, count, right): how many boundaries come before x (or equal it, if right).
 //   Grid: any, threads stride over x; block: 256; no shared memory.
-#include "types.cuh"
+#include "bitonic.cuh"
 
-using Word64 = unsigned long long;
-constexpr int kThreads = 256, kMerge = 1024;
+constexpr int kThreads = 256, kMergeThreads = 128;
 
-// ---- keys
+// ---- keys: the bits of numbers as unsigned ones in their order, and back
 
-DL_DEVICE unsigned key(float x) {
-  if (x != x) return ~0u;
-  const unsigned bits = __float_as_uint(x == 0.0f ? 0.0f : x);
-  return bits >> 31 ? ~bits : bits | 1u << 31;
-}
-DL_DEVICE Word64 key(double x) {
-  if (x != x) return ~Word64(0);
-  const Word64 bits = Word64(__double_as_longlong(x == 0.0 ? 0.0 : x));
-  return bits >> 63 ? ~bits : bits | Word64(1) << 63;
-}
-DL_DEVICE unsigned key(__half x) { return key(__half2float(x)); }
-DL_DEVICE unsigned key(__nv_bfloat16 x) { return key(__bfloat162float(x)); }
-DL_DEVICE unsigned key(int x) { return unsigned(x) ^ 1u << 31; }
-DL_DEVICE Word64 key(long long x) { return Word64(x) ^ Word64(1) << 63; }
-DL_DEVICE unsigned key(unsigned char x) { return x; }
-DL_DEVICE Word64 key(Word64 x) { return x; }
-
-// ---- items
-
-struct alignas(16) Wider {
-  Word64 key, place;
+template <class BITS, BITS INFINITE>
+struct Float {
+  using Bits = BITS;
+  static constexpr Bits kZero = Bits(Bits(1) << (8 * sizeof(Bits) - 1)), kNan = Bits(~Bits(0));
+  DL_DEVICE static Bits key(Bits x) { return Bits(x & ~kZero) > INFINITE ? kNan : Bits(x > kZero ? ~x : x | kZero); }
+  DL_DEVICE static Bits bits(Bits key) { return Bits(key & kZero ? key ^ kZero : ~key); }
+  DL_DEVICE static bool exact(Bits key) { return key != kZero && key != kNan; }  // whether it tells all bits
 };
 
-DL_DEVICE Word64 item(unsigned key, unsigned place) { return Word64(key) << 32 | place; }
-DL_DEVICE Wider item(Word64 key, unsigned place) { return {key, place}; }
-DL_DEVICE unsigned place_of(Word64 item) { return unsigned(item); }
-DL_DEVICE unsigned place_of(const Wider& item) { return unsigned(item.place); }
-DL_DEVICE bool before(Word64 a, Word64 b) { return a < b; }
-DL_DEVICE bool before(const Wider& a, const Wider& b) { return a.key != b.key ? a.key < b.key : a.place < b.place; }
+template <class BITS, BITS FLIPPED>
+struct Whole {
+  using Bits = BITS;
+  DL_DEVICE static Bits key(Bits x) { return x ^ FLIPPED; }
+  DL_DEVICE static Bits bits(Bits key) { return key ^ FLIPPED; }
+  DL_DEVICE static bool exact(Bits) { return true; }
+};
+
+template <int BYTES>  // of a key
+struct Items {
+  using Tile = unsigned;
+  using Array = Word64;
+};
+template <>
+struct Items<4> {
+  using Tile = Word64;
+  using Array = Word64;
+};
+template <>
+struct Items<8> {
+  using Tile = Wider;
+  using Array = Wider;
+};
+
+// ---- where items come from and go to
+
+struct Shape {
+  unsigned n, kept;  // elements and results of a row
+  int descending;
+  int vectors;  // whether rows of x are whole, aligned vectors
+  int pairs;    // whether two neighbours are written as one: each row gets an even number
+};
+
+// A part of a row, from `begin` on, that neighbouring threads sort.
+template <class Kind>
+struct Part {
+  using Bits = typename Kind::Bits;
+  using Stored = typename Items<sizeof(Bits)>::Array;
+  const Bits* x;  // the row
+  Shape s;
+  unsigned row, begin;
+  unsigned threads, lane;
+
+  DL_DEVICE Bits turned() const { return s.descending ? Bits(~Bits(0)) : Bits(0); }
+  DL_DEVICE unsigned left(unsigned n) const { return begin < n ? n - begin : 0; }
+
+  // Items with places from `begin` on, in any order; past the end of the row, those that come last.
+  template <class Item>
+  DL_DEVICE void load(Item (&held)[kHeld<Item>], bool inside) const {
+    constexpr int V = kPerVector<Bits>;
+    const unsigned count = inside ? left(s.n) : 0;
+    DL_UNROLL
+    for (int i = 0; i < kHeld<Item>; i += V) {
+      Vec<Bits, V> chunk{};
+      const unsigned at = s.vectors ? i * threads + lane * V : i * threads + lane, apart = s.vectors ? 1 : threads;
+      if (s.vectors && at < count) chunk = *reinterpret_cast<const Vec<Bits, V>*>(x + begin + at);
+      DL_UNROLL
+      for (int j = 0; j < V; ++j) {
+        const unsigned place = at + j * apart;
+        if (!s.vectors && place < count) chunk.at[j] = x[begin + place];
+        held[i + j] = place < count ? item<Item>(Bits(Kind::key(chunk.at[j]) ^ turned()), place) : last_item<Item>();
+      }
+    }
+  }
+
+  template <class Item>
+  DL_DEVICE Bits value(const Item& found) const {
+    const Bits key = Bits(Bits(key_of(found)) ^ turned());
+    return Kind::exact(key) ? Kind::bits(key) : x[place_of(found)];
+  }
+
+  template <class Item>
+  DL_DEVICE static Stored stored(const Item& found, unsigned base) {
+    return item<Stored>(key_of(found), base + place_of(found));
+  }
+
+  template <class T>
+  DL_DEVICE void put(T* to, unsigned apart, T a, T b) const {
+    const Vec<T, 2> pair{{a, b}};
+    if (s.pairs) *reinterpret_cast<Vec<T, 2>*>(to) = pair;
+    else to[0] = a, to[apart] = b;
+  }
+
+  // Writes the sorted items of a tile, whose places count from `base`: as items, or where these are null, as results.
+  template <class Item>
+  DL_DEVICE void write(const Item* tile, unsigned base, Stored* items, Bits* values, long long* indices) const {
+    const unsigned wanted = items != nullptr ? s.n : s.kept, count = left(wanted);
+    const long long first = (long long)row * wanted + begin;
+    DL_TWICE
+    for (unsigned i = 0; i < kHeld<Item>; i += 2) {
+      const unsigned at = i * threads + (s.pairs ? 2 * lane : lane), next = at + (s.pairs ? 1 : threads);
+      if (at >= count) break;
+      const unsigned apart = next < count ? next - at : 0;
+      const Item a = tile[padded<Item>(at)], b = tile[padded<Item>(at + apart)];
+      const long long to = first + at;
+      if (items != nullptr) put(items + to, apart, stored(a, base), stored(b, base));
+      else put(indices + to, apart, (long long)place_of(a), (long long)place_of(b));
+      if (items == nullptr && values != nullptr) put(values + to, apart, value(a), value(b));
+    }
+  }
+};
 
 // ---- tiles
 
 struct Segments {
-  unsigned rows, n;
+  unsigned rows;
   unsigned segment;   // its items, a power of two
   unsigned per_row;   // segments of a row
   unsigned in_block;  // segments of a block
-  unsigned kept;      // results of a row
-  int descending;
+  Shape shape;
 };
 
-template <class Item>
-DL_DEVICE void sort_segments(Item* tile, unsigned size, unsigned segment) {
-  DL_ROLLED
-  for (unsigned width = 2; width <= segment; width *= 2) {
-    DL_ROLLED
-    for (unsigned step = width / 2; step > 0; step /= 2) {
-      __syncthreads();
-      for (unsigned i = threadIdx.x; i < size / 2; i += kThreads) {
-        const unsigned low = 2 * i - (i & (step - 1)), high = low + step;
-        const bool up = (low & (segment - 1) & width) == 0;
-        const Item a = tile[low], b = tile[high];
-        if (before(b, a) == up) tile[low] = b, tile[high] = a;
-      }
-    }
-  }
-  __syncthreads();
-}
-
-template <class T, class Item>
-DL_DEVICE void sort_tiles(const T* x, Item* items, T* values, long long* indices, const Segments& s) {
+template <class Kind>
+DL_DEVICE void sort_tiles(const typename Kind::Bits* x, typename Part<Kind>::Stored* items, typename Kind::Bits* values,
+                          long long* indices, const Segments& s) {
+  using Item = typename Items<sizeof(*x)>::Tile;
   DL_SHARED(Item, tile);
-  using Key = decltype(key(T()));
-  const unsigned size = s.segment * s.in_block, first = blockIdx.x * s.in_block;
-  const Key turned = s.descending ? ~Key(0) : Key(0);
-  for (unsigned i = threadIdx.x; i < size; i += kThreads) {
-    const unsigned segment = first + i / s.segment, row = segment / s.per_row;
-    const unsigned place = (segment - row * s.per_row) * s.segment + i % s.segment;
-    const bool inside = row < s.rows && place < s.n;
-    tile[i] = inside ? item(key(x[(long long)row * s.n + place]) ^ turned, place) : item(~Key(0), ~0u);
-  }
-  sort_segments(tile, size, s.segment);
-  for (unsigned i = threadIdx.x; i < size; i += kThreads) {
-    const unsigned segment = first + i / s.segment, row = segment / s.per_row;
-    const unsigned rank = (segment - row * s.per_row) * s.segment + i % s.segment;
-    if (row >= s.rows || rank >= (items != nullptr ? s.n : s.kept)) continue;
-    const Item found = tile[i];
-    const long long to = (long long)row * s.kept + rank;
-    if (items != nullptr) items[(long long)row * s.n + rank] = found;
-    else indices[to] = place_of(found);
-    if (items == nullptr && values != nullptr) values[to] = x[(long long)row * s.n + place_of(found)];
-  }
+  const unsigned threads = s.segment / kHeld<Item>, lane = threadIdx.x % threads, first = threadIdx.x - lane;
+  const unsigned segment = blockIdx.x * s.in_block + first / threads, row = segment / s.per_row;
+  const unsigned begin = (segment - row * s.per_row) * s.segment;
+  const Part<Kind> part{x + (long long)row * s.shape.n, s.shape, row, begin, threads, lane};
+  Item held[kHeld<Item>];
+  part.load(held, row < s.rows);
+  sort_threads(held, tile, threads);
+  lay(held, tile, threadIdx.x);
+  __syncthreads();
+  if (row < s.rows) part.write(tile + padded<Item>(first * kHeld<Item>), begin, items, values, indices);
 }
 
 // ---- merges
 
-// How many of `count` sorted items come before an item.
-template <class Item>
-DL_DEVICE unsigned rank_in(const Item* sorted, unsigned count, const Item& item) {
-  unsigned low = 0;
-  while (low < count) {
-    const unsigned middle = low + (count - low) / 2;
-    if (before(sorted[middle], item)) low = middle + 1;
-    else count = middle;
-  }
-  return low;
-}
+struct Runs {
+  unsigned run;           // its items
+  unsigned pairs, tiles;  // of a row, runs that are merged; of a pair, tiles that are wanted
+  Shape shape;
+};
 
-// How many of the first `total` items of two sorted runs come from the left one.
+// How many of the first `total` items of two sorted runs come from the left one: lanes try 32 places at a time.
 template <class Item>
 DL_DEVICE unsigned cut(const Item* left, unsigned lefts, const Item* right, unsigned rights, unsigned total) {
-  unsigned low = total > rights ? total - rights : 0, high = total < lefts ? total : lefts;
+  unsigned low = total > rights ? total - rights : 0, high = min(total, lefts);
+  DL_ROLLED
   while (low < high) {
-    const unsigned middle = low + (high - low) / 2;
-    if (before(left[middle], right[total - middle - 1])) low = middle + 1;
-    else high = middle;
+    const unsigned apart = (high - low + kWarp - 1) / kWarp, at = low + threadIdx.x % kWarp * apart;
+    const bool taken = at < high && before(left[at], right[total - at - 1]);
+    const unsigned passed = __popc(__ballot_sync(kAllLanes, taken));
+    high = min(high, low + passed * apart);
+    low = passed ? low + (passed - 1) * apart + 1 : low;
   }
   return low;
 }
 
-template <class Item>
-DL_DEVICE void merge(const Item* in, Item* out, unsigned n, unsigned run, unsigned tiles) {
-  __shared__ Item from[kMerge], to[kMerge];
+template <class Kind>
+DL_DEVICE void merge(const typename Part<Kind>::Stored* in, typename Part<Kind>::Stored* out,
+                     const typename Kind::Bits* x, typename Kind::Bits* values, long long* indices, const Runs& r) {
+  using Item = typename Part<Kind>::Stored;
+  constexpr int V = kHeld<Item>, kTile = kMergeThreads * V;
+  DL_SHARED(Item, tile);
   __shared__ unsigned splits[2];
-  const unsigned row = blockIdx.x / tiles, begin = (blockIdx.x - row * tiles) * kMerge;
-  const unsigned pair = begin / (2 * run) * (2 * run), size = n - begin < kMerge ? n - begin : kMerge;
-  const unsigned lefts = n - pair < run ? n - pair : run, rest = n - pair - lefts, rights = rest < run ? rest : run;
+  const unsigned n = r.shape.n, both = blockIdx.x / r.tiles, row = both / r.pairs;
+  const unsigned pair = (both - row * r.pairs) * 2 * r.run, begin = pair + (blockIdx.x - both * r.tiles) * kTile;
+  const unsigned size = begin < n ? min(n - begin, unsigned(kTile)) : 0;
+  const unsigned lefts = min(n - pair, r.run), rights = min(n - pair - lefts, r.run);
   const Item* left = in + (long long)row * n + pair;
   const Item* right = left + lefts;
-  if (threadIdx.x < 2) splits[threadIdx.x] = cut(left, lefts, right, rights, begin - pair + threadIdx.x * size);
-  __syncthreads();
-  const unsigned first = splits[0], own = splits[1] - first, other = begin - pair - first;
-  for (unsigned i = threadIdx.x; i < size; i += kThreads) from[i] = i < own ? left[first + i] : right[other + i - own];
-  __syncthreads();
-  for (unsigned i = threadIdx.x; i < size; i += kThreads) {
-    const unsigned passed = i < own ? rank_in(from + own, size - own, from[i]) : rank_in(from, own, from[i]) - own;
-    to[i + passed] = from[i];
+  if (const unsigned end = threadIdx.x / kWarp; end < 2) {
+    const unsigned split = cut(left, lefts, right, rights, begin - pair + end * size);
+    if (threadIdx.x % kWarp == 0) splits[end] = split;
   }
   __syncthreads();
-  for (unsigned i = threadIdx.x; i < size; i += kThreads) out[(long long)row * n + begin + i] = to[i];
-}
-
-template <class T, class Item>
-DL_DEVICE void results(const Item* items, const T* x, T* values, long long* indices, unsigned n, unsigned kept,
-                       unsigned count) {
-  DL_TWICE
-  for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
-    const unsigned row = i / kept, place = place_of(items[(long long)row * n + (i - row * kept)]);
-    indices[i] = place;
-    if (values != nullptr) values[i] = x[(long long)row * n + place];
+  const unsigned own = splits[1] - splits[0], others = size - own;
+  left += splits[0], right += begin - pair - splits[0];
+  Item held[V];
+  DL_UNROLL
+  for (int i = 0; i < V; ++i) {
+    const unsigned at = i * kMergeThreads + threadIdx.x, back = kTile - 1 - at;
+    held[i] = at < own ? left[at] : back < others ? right[back] : last_item<Item>();
   }
+  merge_block(held, tile);
+  lay(held, tile, threadIdx.x);
+  __syncthreads();
+  const Part<Kind> part{x + (long long)row * n, r.shape, row, begin, kMergeThreads, threadIdx.x};
+  part.write(tile, 0, out, values, indices);
 }
 
-template <class T>
-DL_DEVICE void search(const T* boundaries, const T* x, long long* y, unsigned n, unsigned count, int right) {
+// ---- searches
+
+template <class Kind>
+DL_DEVICE void search(const typename Kind::Bits* boundaries, const typename Kind::Bits* x, long long* y, unsigned n,
+                      unsigned count, int right) {
   DL_ROLLED
   for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
-    const auto wanted = key(x[i]);
+    const auto wanted = Kind::key(x[i]);
     unsigned low = 0, high = n;
     while (low < high) {
       const unsigned middle = low + (high - low) / 2;
-      const auto found = key(boundaries[middle]);
+      const auto found = Kind::key(boundaries[middle]);
       if (right ? found <= wanted : found < wanted) low = middle + 1;
       else high = middle;
     }
@@ -182,44 +233,34 @@ DL_DEVICE void search(const T* boundaries, const T* x, long long* y, unsigned n,
   }
 }
 
-#define DL_SORT_TILES(T, suffix, Item)                                                          \
-  extern "C" __global__ void __launch_bounds__(kThreads)                                        \
-      sort_tiles_##suffix(const T* x, Item* items, T* values, long long* indices, Segments s) { \
-    sort_tiles(x, items, values, indices, s);                                                   \
-  }                                                                                             \
-  DL_EXPORT(sort_tiles_##suffix)
-#define DL_SORT_SEARCH(T, suffix)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                                \
-      sort_search_##suffix(const T* boundaries, const T* x, long long* y, unsigned n, unsigned count, int right) { \
-    search(boundaries, x, y, n, count, right);                                                                     \
-  }                                                                                                                \
+#define DL_SORT(Kind, suffix)                                                                               \
+  extern "C" __global__ void __launch_bounds__(kThreads) sort_tiles_##suffix(                               \
+      const Kind::Bits* x, Part<Kind>::Stored* items, Kind::Bits* values, long long* indices, Segments s) { \
+    sort_tiles<Kind>(x, items, values, indices, s);                                                         \
+  }                                                                                                         \
+  DL_EXPORT(sort_tiles_##suffix)                                                                            \
+  extern "C" __global__ void __launch_bounds__(kMergeThreads)                                               \
+      sort_merge_##suffix(const Part<Kind>::Stored* in, Part<Kind>::Stored* out, const Kind::Bits* x,       \
+                          Kind::Bits* values, long long* indices, Runs r) {                                 \
+    merge<Kind>(in, out, x, values, indices, r);                                                            \
+  }                                                                                                         \
+  DL_EXPORT(sort_merge_##suffix)
+#define DL_SEARCH(Kind, suffix)                                                                                 \
+  extern "C" __global__ void __launch_bounds__(256) sort_search_##suffix(                                       \
+      const Kind::Bits* boundaries, const Kind::Bits* x, long long* y, unsigned n, unsigned count, int right) { \
+    search<Kind>(boundaries, x, y, n, count, right);                                                            \
+  }                                                                                                             \
   DL_EXPORT(sort_search_##suffix)
-#define DL_SORT(T, suffix, Item) DL_SORT_TILES(T, suffix, Item) DL_SORT_SEARCH(T, suffix)
-DL_SORT(float, f32, Word64)
-DL_SORT(double, f64, Wider)
-DL_SORT(__half, f16, Word64)
-DL_SORT(__nv_bfloat16, bf16, Word64)
-DL_SORT(int, i32, Word64)
-DL_SORT(long long, i64, Wider)
-DL_SORT(unsigned char, b8, Word64)
-DL_SORT_TILES(Word64, u64, Wider)
 
-#define DL_SORT_MERGE(name, Item)                                                 \
-  extern "C" __global__ void __launch_bounds__(kThreads)                          \
-      name(const Item* in, Item* out, unsigned n, unsigned run, unsigned tiles) { \
-    merge(in, out, n, run, tiles);                                                \
-  }                                                                               \
-  DL_EXPORT(name)
-DL_SORT_MERGE(sort_merge, Word64)
-DL_SORT_MERGE(sort_merge_wide, Wider)
-
-#define DL_SORT_RESULTS(T, bytes, Item)                                                                          \
-  extern "C" __global__ void __launch_bounds__(256) sort_results_b##bytes(                                       \
-      const Item* items, const T* x, T* values, long long* indices, unsigned n, unsigned kept, unsigned count) { \
-    results(items, x, values, indices, n, kept, count);                                                          \
-  }                                                                                                              \
-  DL_EXPORT(sort_results_b##bytes)
-DL_SORT_RESULTS(unsigned char, 1, Word64)
-DL_SORT_RESULTS(unsigned short, 2, Word64)
-DL_SORT_RESULTS(unsigned, 4, Word64)
-DL_SORT_RESULTS(Word64, 8, Wider)
+using F32 = Float<unsigned, 0x7f800000>;
+using F64 = Float<Word64, 0x7ff0000000000000>;
+using F16 = Float<unsigned short, 0x7c00>;
+using BF16 = Float<unsigned short, 0x7f80>;
+using I32 = Whole<unsigned, 1u << 31>;
+using I64 = Whole<Word64, Word64(1) << 63>;
+using B8 = Whole<unsigned char, 0>;
+using U64 = Whole<Word64, 0>;
+#define DL_FOR_KINDS(X) X(F32, f32) X(F64, f64) X(F16, f16) X(BF16, bf16) X(I32, i32) X(I64, i64) X(B8, b8)
+DL_FOR_KINDS(DL_SORT)
+DL_FOR_KINDS(DL_SEARCH)
+DL_SORT(U64, u64)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import beginning
 
 import dlcore as dl
 from dlcore import dispatch, dtypes, testing
@@ -54,7 +55,31 @@ def test_rows_that_a_block_sorts(n, dtype, descending, launches):
 def test_rows_that_are_merged(n, dtype, launches):
     agree("sort", tied(2, n, dtype=dtype), descending=n == 9001)
     run_length = 2048 if dtype in ("float64", "int64") else 4096
-    assert len(launches) == 2 + int(np.ceil(np.log2(n / run_length)))
+    assert len(launches) == 1 + int(np.ceil(np.log2(n / run_length)))
+
+
+@pytest.mark.parametrize("n", [16, 17, 130, 600, 1025, 4096])
+def test_rows_that_more_or_fewer_threads_of_a_block_sort(n):
+    x = np.random.default_rng(n).permutation(2 * n).astype(np.float32).reshape(2, n)
+    agree("sort", x, descending=n == 130)
+
+
+@pytest.mark.parametrize("n", [77, 5001])
+@pytest.mark.parametrize("bits", [np.uint16, np.uint32, np.uint64])
+def test_values_are_the_elements_to_the_last_bit(bits, n):
+    patterns = np.random.default_rng(n).integers(0, 2**64, n, np.uint64) >> np.uint64(64 - 8 * bits().itemsize)
+    x = patterns.astype(bits).view(f"f{bits().itemsize}")
+    x[::7], x[3::7], x[5::7] = -0.0, 0.0, np.nan
+    x[6::7] = -x[5::7][: x[6::7].size]
+    values, places = run("sort", x, descending=n == 77)
+    np.testing.assert_array_equal(values.view(bits), x[places].view(bits))
+
+
+@pytest.mark.parametrize("n", [64, 5000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_rows_that_begin_anywhere(n, dtype):
+    x = beginning(tied(2, n, dtype=dtype), 1)
+    np.testing.assert_array_equal(run("sort", x)[1], np.argsort(x, stable=True))
 
 
 @pytest.mark.parametrize("shape", [(300, 3), (1, 1), (5, 4, 3)])
@@ -64,9 +89,14 @@ def test_each_axis_and_more_rows_than_a_block_sorts(shape, axis):
 
 
 @pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("k", [5, 6])
 @pytest.mark.parametrize(("shape", "axis"), [((7, 30), -1), ((30, 7), 0), ((2, 5000), 1)])
-def test_first_elements(shape, axis, largest):
-    agree("topk", tied(*shape), k=6, axis=axis, largest=largest)
+def test_first_elements(shape, axis, k, largest):
+    agree("topk", tied(*shape), k=k, axis=axis, largest=largest)
+
+
+def test_first_elements_of_several_runs():
+    agree("topk", tied(2, 9001), k=2500, axis=1, largest=True)
 
 
 @pytest.mark.emulator

@@ -218,6 +218,7 @@ def sorts(dtype):
     for n in (5, 4100):
         x = (9 * rand(dtypes.float32, 1, n)).astype(dtype)
         testing.call(OPS["sort"], [x], {"axis": -1}, "sim")
+    testing.call(OPS["permutation"], [np.array([1, 2])], {"size": 2050}, "sim")
     testing.call(OPS["searchsorted"], [np.sort(x[0, :3]), x[0, :7]], {}, "sim")
     samples("permutation", "multinomial")(dtype)
 

@@ -414,4 +414,5 @@ def families() -> list[Family]:
         rows("assign_b4", lambda x, y: dl.concat([x, y], axis=1), 512, count=2),
         rows("scan_linear_f32", lambda a, b: OPS["linear_scan"](a, b, axis=-1, reverse=False), 1024, count=2),
         rows("sort_tiles_f32", lambda x: OPS["sort"](x, axis=-1, descending=False), 1024),
+        rows("sort_merge_f32", lambda x: OPS["sort"](x, axis=-1, descending=False), 8192),
     ]

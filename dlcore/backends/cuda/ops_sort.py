@@ -10,14 +10,15 @@ from dlcore.backends.cuda.launch import empty, launch
 from dlcore.backends.cuda.ops_assign import refuse_large
 from dlcore.backends.cuda.ops_copy import CASTS, contiguous
 from dlcore.backends.cuda.ops_elementwise import BLOCK, as_array, grid_of
+from dlcore.backends.cuda.rows import aligned
 from dlcore.dispatch import Call, implement
 
 Array = Any
 
-TILE_BYTES = 32768  # of the items that a block sorts
-MERGE = 1024  # kMerge
+HELD = {1: 16, 2: 16, 4: 16, 8: 8}  # items of a thread (kHeld), by bytes of an element
+FEW = 64  # threads of a block at least
+MERGE = 128  # kMergeThreads
 LONGEST = 2**24  # elements of a row: 12 merges of narrow items
-FEW = 1024  # items that a block sorts at least
 SUFFIXES = CASTS | {dtypes.uint64: "u64"}
 
 
@@ -38,39 +39,52 @@ def sorted_rows(x: Array, kept: int, descending: bool, with_values: bool = True)
     values, indices = empty(shape, x.dtype, x) if with_values else None, empty(shape, dtypes.int64, x)
     if indices.size == 0:
         return values, indices
-    item = 16 if x.itemsize == 8 else 8
-    segment = min(1 << (n - 1).bit_length(), TILE_BYTES // item)
-    short = n <= segment
-    items = None if short else empty((x.size, item // 8), dtypes.int64, x)
-    _tiles(x, items, values, indices, segment, item, descending)
-    if items is not None:
-        items = _merged(items, x.size // n, n, segment)
-        sizes = n, kept, indices.size
-        grid = grid_of(indices.size, x)
-        launch(f"sort.sort_results_b{x.itemsize}", grid, (BLOCK,), items, x, values, indices, *sizes, like=x)
+    run = min(max(HELD[x.itemsize], 1 << (n - 1).bit_length()), BLOCK * HELD[x.itemsize])
+    items, other = (empty((x.size, _words(x)), dtypes.int64, x) if n > m else None for m in (run, 2 * run))
+    _tiles(x, items, values, indices, run, descending)
+    while run < n:
+        _merge(items, other if n > 2 * run else None, x, values, indices, run, descending)
+        items, other, run = other, items, 2 * run
     return values, indices
 
 
-def _tiles(
-    x: Array, items: Array | None, values: Array | None, indices: Array, segment: int, item: int, descending: bool
+def _words(x: Array) -> int:
+    """Of 8 bytes, of an item."""
+    return 2 if x.itemsize == 8 else 1
+
+
+def _shape(x: Array, out: Array | None, indices: Array, descending: bool) -> tuple[int, ...]:
+    """`Shape` of sort.cu."""
+    n, kept = x.shape[-1], indices.shape[-1]
+    pairs = kept % 2 == 0 if out is None else n % 2 == 0 and _words(x) == 1
+    return n, kept, descending, aligned(n, x), pairs
+
+
+def _shared(items: int, size: int) -> int:
+    """Bytes of items so large, as `padded` of sort.cu lays them out."""
+    return items * size * (128 + size) // 128
+
+
+def _tiles(x: Array, items: Array | None, values: Array | None, indices: Array, segment: int, descending: bool) -> None:
+    """Items in sorted segments, or the results of rows that are one segment."""
+    n, held = x.shape[-1], HELD[x.itemsize]
+    rows, per_row, in_block = x.size // n, -(-n // segment), max(1, FEW * held // segment)
+    packed = struct.pack("<9I", rows, segment, per_row, in_block, *_shape(x, items, indices, descending))
+    grid, block = (-(-rows * per_row // in_block),), (in_block * segment // held,)
+    kernel, shared = f"sort.sort_tiles_{SUFFIXES[x.dtype]}", _shared(in_block * segment, max(4, 2 * x.itemsize))
+    launch(kernel, grid, block, x, items, values, indices, packed, like=x, shared=shared)
+
+
+def _merge(
+    items: Array, out: Array | None, x: Array, values: Array | None, indices: Array, run: int, descending: bool
 ) -> None:
-    n = x.shape[-1]
-    rows, per_row, in_block = x.size // n, -(-n // segment), max(1, FEW // segment)
-    packed = struct.pack("<6Ii", rows, n, segment, per_row, in_block, indices.shape[-1], descending)
-    grid, shared = (-(-rows * per_row // in_block),), segment * in_block * item
-    kernel = f"sort.sort_tiles_{SUFFIXES[x.dtype]}"
-    launch(kernel, grid, (BLOCK,), x, items, values, indices, packed, like=x, shared=shared)
-
-
-def _merged(items: Array, rows: int, n: int, run: int) -> Array:
-    """Rows of items, sorted in runs, as sorted ones."""
-    other = empty(items.shape, items.dtype, items)
-    kernel = "sort.sort_merge" + ("_wide" if items.shape[-1] == 2 else "")
-    tiles = -(-n // MERGE)
-    while run < n:
-        launch(kernel, (rows * tiles,), (BLOCK,), items, other, n, run, tiles, like=items)
-        items, other, run = other, items, 2 * run
-    return items
+    """Items in runs twice as long, of which as many are right as results are wanted; or results."""
+    n, tile = x.shape[-1], MERGE * HELD[x.itemsize]
+    pairs, tiles = -(-n // (2 * run)), -(-min(indices.shape[-1], 2 * run) // tile)
+    packed = struct.pack("<8I", run, pairs, tiles, *_shape(x, out, indices, descending))
+    grid, shared = (x.size // n * pairs * tiles,), _shared(tile, 8 * _words(x))
+    kernel = f"sort.sort_merge_{SUFFIXES[x.dtype]}"
+    launch(kernel, grid, (MERGE,), items, out, x, values, indices, packed, like=x, shared=shared)
 
 
 def _along(x: Array, axis: int, kept: int, descending: bool) -> tuple[Array, Array]:
