@@ -1,4 +1,6 @@
-"""Results have the same bits wherever the operands begin in memory: which lane adds what depends on shapes alone."""
+"""Results have the same bits wherever the operands begin in memory, those of products in every layout: which lane adds
+what depends on shapes alone.
+"""
 
 import numpy as np
 import pytest
@@ -96,6 +98,40 @@ def test_scans(name, dtype):
 def test_products_whose_sums_are_split_or_not(shape, dtype):
     m, k, n = shape
     check("matmul", [rand(m, k, dtype=dtype), rand(k, n, dtype=dtype)])
+
+
+def cancelling(m, k, n, dtype):
+    """Factors whose product is 0 but for what rounding leaves, which tells one order of additions from another."""
+    rng = np.random.default_rng([m, k, n])
+    a, b, half = rng.normal(size=(m, k)), rng.normal(size=(k, n)), k // 2
+    a[:, half:] = 0
+    a[:, half : 2 * half], b[half : 2 * half] = a[:, :half], -b[:half]
+    order = rng.permutation(k)
+    return (30 * a[:, order]).astype(dtype), (30 * b[order]).astype(dtype)
+
+
+def product(a, b):
+    return testing.call(OPS["matmul"], [a, b], {}, "sim")[0][0].numpy()
+
+
+FEW = [(1, 1000, 300), (3, 520, 257), (16, 264, 64), (300, 333, 5), (40, 640, 16)]
+MANY = [(64, 4096, 64), (67, 2048, 64), (64, 2048, 67), (72, 2047, 64), (67, 2047, 64)]
+
+
+@pytest.mark.parametrize("shape", [*FEW, *MANY], ids=str)
+def test_products_of_transposed_views(shape, dtype):
+    a, b = cancelling(*shape, dtype)
+    first = product(a, b)
+    assert first.any()
+    for left, right in [(np.asfortranarray(a), b), (a, np.asfortranarray(b)), (a[::-1].copy()[::-1], b)]:
+        assert product(left, right).tobytes() == first.tobytes()
+
+
+def test_products_of_batches_in_any_order(dtype):
+    a, b = rand(2, 3, 2, 5, 600, dtype=dtype), rand(600, 40, dtype=dtype)
+    turned = a.transpose(2, 1, 0, 3, 4).copy().transpose(2, 1, 0, 3, 4)
+    b = np.broadcast_to(b, (2, 3, 2, 600, 40))
+    assert product(turned, b).tobytes() == product(a, b).tobytes()
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:2], ids=lambda d: d.name)

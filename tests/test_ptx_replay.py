@@ -276,6 +276,7 @@ def skinny_products(dtype):
     for few in (1, 4, 16):
         for layout in ("nn", "nt"):
             product(dtype, layout, few, 24, 8)
+            product(dtype, layout, few, 21, 7)
 
 
 def ladder(dtype):
@@ -374,6 +375,7 @@ CALLS = {
     "gemm": products,
     "gemm_ladder": ladder,
     "gemm_skinny": skinny_products,
+    "gemm_skinny_tensor": skinny_products,
     "gemm_tensor": products,
     "gru": recurrent("gru", 3),
     "lstm": recurrent("lstm", 4),

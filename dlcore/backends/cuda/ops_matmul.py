@@ -23,6 +23,7 @@ Array = Any
 MAX_LINE = 2**25  # elements between lines: offsets within a tile have 32 bits
 MAX_ELEMENTS = 2**31
 SKINNY_ROWS = (1, 4, 16)  # kernels of gemm_skinny.cu
+SKINNY_ROWS_HALF = (8, 16)  # of gemm_skinny_tensor.cu
 WIDE = {
     dtypes.float64: dtypes.float64,
     **dict.fromkeys((dtypes.float32, dtypes.float16, dtypes.bfloat16), dtypes.float32),
@@ -86,20 +87,9 @@ def product(a: Array, b: Array, bias: Array | None = None, activation: str = "no
     c = empty((*lead, a.shape[-2], b.shape[-1]), a.dtype, a)
     if c.size == 0:
         return c
-    if (
-        not tf32
-        and cost.is_skinny(c.shape[-2], c.shape[-1], a.shape[-1], c.dtype)
-        and _run_skinny(a, b, c, bias, activation)
-    ):
-        return c
-    left, right = (_in_rows(a), _in_columns(b)) if tf32 else (operand(a), operand(b))
-    if left.transposed and right.transposed:  # there is no such kernel
-        left = operand(contiguous(left.x))
-    walk = batches(left.x, right.x, lead)
-    if walk is None:
-        return product(_stacked(a, lead), _stacked(b, lead), bias, activation, tf32)
-    _run_tiled(left, right, c, walk, bias, activation, tf32)
-    return c
+    skinny = not tf32 and prod(lead) <= MAX_GRID and cost.is_skinny(c.shape[-2], c.shape[-1], a.shape[-1], c.dtype)
+    done = _run_skinny(a, b, c, bias, activation) if skinny else _run_tiled(a, b, c, bias, activation, tf32)
+    return c if done else product(_stacked(a, lead), _stacked(b, lead), bias, activation, tf32)
 
 
 def _stacked(x: Array, lead: Shape) -> Array:
@@ -121,46 +111,50 @@ def _in_columns(x: Array) -> Operand:
 def _run_skinny(a: Array, b: Array, c: Array, bias: Array | None, activation: str) -> bool:
     """One launch of a kernel for few rows of `a`, or else for few columns of `b`; False where two loops do not do."""
     (m, n), k = c.shape[-2:], a.shape[-1]
-    few, lines = m <= n, max(m, n)
-    x, w = (a, operand(b)) if few else (b.swapaxes(-1, -2), operand(a))
+    few, half = m <= n, dtypes.is_half(c.dtype)
+    x, w = (a, operand(b.swapaxes(-1, -2))) if few else (b.swapaxes(-1, -2), operand(a))
     walk = batches(x, w.x, c.shape[:-2])
-    if walk is None or walk.outer * walk.inner > MAX_GRID:
+    if walk is None:
         return False
-    x_row, x_k = (s // x.itemsize for s in x.strides[-2:])
-    vector, along_k = 16 // c.itemsize, w.transposed if few else not w.transposed
-    vectors = w.aligned() and (x_k != 1 or Operand(x, False, x_row).aligned())
+    work = cost.Work(min(m, n), max(m, n), k, walk.outer * walk.inner, c.itemsize)
     steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
-    work = cost.Work(min(m, n), lines, k, walk.outer * walk.inner, c.itemsize)
-    layout = pack_product(work, cost.UNSPLIT, (0, w.line, 0), walk.inner, activation, vectors, steps)
+    x_row, x_k = (s // x.itemsize for s in x.strides[-2:])
+    vectors = x_k == 1 and Operand(x, False, x_row).aligned()
+    layout = pack_product(work, cost.UNSPLIT, (0, w.line, 0), walk.inner, activation, False, steps)
     layout += struct.pack("<6i", x_row, x_k, *((n, 1) if few else (1, n)), not few, vectors)
-    rows = next(r for r in SKINNY_ROWS if r >= work.m)
-    own = 8 * (2 if rows == 16 else 4) if along_k else 32 * vector
-    kernel = f"gemm_skinny.gemm_skinny_{'k' if along_k else 'n'}_{SUFFIXES[c.dtype]}_{rows}"
-    launch(kernel, (-(-lines // own), work.batches), (256,), x, w.x, bias, c, layout, like=c)
+    rows = next(r for r in (SKINNY_ROWS_HALF if half else SKINNY_ROWS) if r >= work.m)
+    kernel = f"gemm_skinny_{'kn'[w.transposed]}_{SUFFIXES[c.dtype]}_{rows}{'' if w.aligned() else '_any'}"
+    grid = -(-work.n * c.itemsize // 128), work.batches  # lines of a block: eight vectors
+    launch(f"gemm_skinny{'_tensor' if half else ''}.{kernel}", grid, (256,), x, w.x, bias, c, layout, like=c)
     return True
 
 
-def _run_tiled(
-    a: Operand, b: Operand, c: Array, walk: Batches, bias: Array | None, activation: str, tf32: bool
-) -> None:
-    """One launch of a tiled kernel, and another to add up splits."""
-    m, n, k = c.shape[-2], c.shape[-1], a.x.shape[-1]
+def _run_tiled(a: Array, b: Array, c: Array, bias: Array | None, activation: str, tf32: bool) -> bool:
+    """One launch of a tiled kernel, and another to add up splits; False where two loops over batches do not do."""
+    left, right = (_in_rows(a), _in_columns(b)) if tf32 else (operand(a), operand(b))
+    if left.transposed and right.transposed:  # there is no such kernel
+        left = operand(contiguous(left.x))
+    walk = batches(left.x, right.x, c.shape[:-2])
+    if walk is None:
+        return False
+    m, n, k = c.shape[-2], c.shape[-1], a.shape[-1]
     count, vector = walk.outer * walk.inner, 16 // c.itemsize
-    work, (kernel, tiles, fast) = cost.Work(m, n, k, count, c.itemsize), _kernels(a, b, tf32)
+    work, (kernel, tiles, fast) = cost.Work(m, n, k, count, c.itemsize), _kernels(left, right, tf32)
     vectors = n % vector == 0 and driver_of(c).address(c) % 16 == 0
     steps = [walk.a, walk.b, (walk.inner * m * n, m * n)]
 
     def run(choice: cost.Choice) -> None:
         choice = choice if fast else cost.at_any_alignment(choice)
-        layout = pack_product(work, choice, (a.line, b.line, n), walk.inner, activation, vectors, steps)
+        layout = pack_product(work, choice, (left.line, right.line, n), walk.inner, activation, vectors, steps)
         partial = empty((count, choice.splits, m, n), WIDE[c.dtype], c) if choice.splits > 1 else None
-        tile, arguments = choice.tile, (a.x, b.x, bias, c, partial, layout)
+        tile, arguments = choice.tile, (left.x, right.x, bias, c, partial, layout)
         launch(f"{kernel}_{tile.name}", (choice.blocks(work),), (tile.threads,), *arguments, like=c, shared=tile.shared)
         if partial is not None:
             grid = grid_of(-(-c.size // vector), c)
             launch(f"gemm.gemm_reduce_{SUFFIXES[c.dtype]}", grid, (256,), partial, bias, c, layout, like=c)
 
     run(tune.choose(kernel, work, tiles, driver_of(c), run))
+    return True
 
 
 def pack_product(
@@ -177,13 +171,14 @@ def pack_product(
 def _kernels(a: Operand, b: Operand, tf32: bool) -> tuple[str, tuple[cost.Tile, ...], bool]:
     """The kernel for these layouts, without its tile; tiles to choose from; whether they do at these alignments.
 
-    Tiles decide on splits, and these on the order of sums: so what is chosen from depends on no address.
+    Tiles decide on splits, and these on the order of sums: so what is chosen from depends on shapes alone.
     """
     layout, dtype = "nt"[a.transposed] + "nt"[b.transposed], a.x.dtype
     if tf32:
         return f"gemm_tensor.gemm_{layout}_tf32", cost.TF32, True
     if dtypes.is_half(dtype):
-        whole = a.whole() and b.whole()
+        (m, k), n = a.x.shape[-2:], b.x.shape[-1]
+        whole = k % 8 == 0 or m % 8 == n % 8 == 0  # some layout has lines of whole vectors
         tiles, fast = (cost.HALF, a.aligned() and b.aligned()) if whole else (cost.HALF_ANY, True)
         return f"gemm_tensor.gemm_{layout}_{SUFFIXES[dtype]}", tiles, fast
     moved = {"nn": (b,), "nt": (), "tn": (a, b)}[layout]  # what is copied by vectors where it can be
