@@ -112,5 +112,5 @@ $(VENV)/.docs: $(VENV)/.package
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.test $(VENV)/.demo
-	$(PIP) install '$(TORCH)' 'setuptools>=77' 'pybind11>=2.13' nvidia-cuda-nvdisasm nvidia-cuda-nvrtc
+	$(PIP) install '$(TORCH)' 'setuptools>=77' 'pybind11>=2.13' 'dlcore[numba]' nvidia-cuda-nvdisasm nvidia-cuda-nvrtc
 	@touch $@

@@ -198,8 +198,10 @@ from dlcore.tensor import Tensor
 
 if TYPE_CHECKING:
     from dlcore import data, nn, optim, testing, train
+    from dlcore.custom import cuda_kernel, elementwise
 
 _LATER = ("data", "nn", "optim", "testing", "train")
+_CUSTOM = ("cuda_kernel", "elementwise")
 
 
 def __getattr__(name: str) -> Any:
@@ -208,6 +210,10 @@ def __getattr__(name: str) -> Any:
         from dlcore.dtypes import bfloat16_dtype
 
         return bfloat16_dtype()
+    if name in _CUSTOM:
+        from dlcore import custom
+
+        return getattr(custom, name)
     if name in _LATER:
         import importlib
 

@@ -19,6 +19,7 @@ LAYERS = [
     {"testing", "profile", "debug", "graph", "sim"},
     {"ops"},
     {"backends"},
+    {"custom"},
     {"nn", "optim"},
     {"io", "data", "distributed"},
     {"train"},

@@ -38,7 +38,7 @@ def load() -> Any:
         _stream = 0
 
         def image(self, module: str) -> bytes:
-            return f"SIMT:{build.kernel(compiler.folder() / f'{module}.cu', settings.get('SIM'))}".encode()
+            return f"SIMT:{build.kernel(compiler.path(module), settings.get('SIM'))}".encode()
 
         def built_for(self) -> str:
             return "for the emulator"

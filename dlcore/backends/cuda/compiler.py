@@ -30,6 +30,21 @@ def folder() -> Path:
     return inside if inside.is_dir() else package.parent / "kernels"
 
 
+_added: dict[str, Path] = {}
+
+
+def add(module: str, text: str) -> None:
+    """Make CUDA C source a module of that name, as if it were a file of `folder()`."""
+    file: Path = settings.get("CACHE_DIR") / "generated" / f"{module}.cu"
+    write_whole(file, text.encode())
+    _added[module] = file
+
+
+def path(module: str) -> Path:
+    """The file of a module."""
+    return _added.get(module) or folder() / f"{module}.cu"
+
+
 def modules() -> list[str]:
     """Names of the kernel files."""
     return sorted(path.stem for path in folder().glob("*.cu"))
@@ -37,19 +52,19 @@ def modules() -> list[str]:
 
 def source(module: str) -> str:
     """`kernels/<module>.cu` with its headers put in place, each once. Raises KernelError when there is no such file."""
-    path = folder() / f"{module}.cu"
-    if not path.is_file():
+    file = path(module)
+    if not file.is_file():
         raise KernelError(f"there is no kernels/{module}.cu")
-    return _with_headers(path.read_text(), set())
+    return _with_headers(file.read_text(), set())
 
 
 def _with_headers(text: str, seen: set[str]) -> str:
     def header(match: re.Match[str]) -> str:
-        path = folder() / "include" / match[1]
-        if match[1] in seen or not path.is_file():
+        file = folder() / "include" / match[1]
+        if match[1] in seen or not file.is_file():
             return "" if match[1] in seen else match[0]
         seen.add(match[1])
-        return f'#line 1 "{match[1]}"\n' + _with_headers(path.read_text(), seen)
+        return f'#line 1 "{match[1]}"\n' + _with_headers(file.read_text(), seen)
 
     return _INCLUDE.sub(header, text)
 
