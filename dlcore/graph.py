@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from dlcore.tensor import Tensor
 
 Array = Any
 MAX_PROGRAMS = 16
+MISS = object()
 PLAIN = (bool, int, float, str, bytes, type(None))
 PACKAGE = str(Path(__file__).parent)
 
@@ -269,7 +270,6 @@ class Program:
         after = [(owners.get(key, x), x.grad, r.slots.get(id(_bare(x.grad)))) for key, x in r.leaves.items()]
         self._dropped = [leaf for leaf, grad, _ in after if grad is None]
         self._set = [(leaf, grad._backend) for leaf, grad, slot in after if grad is not None and slot is not None]
-        self._outside: dict[int, Tensor] = {}
         kept: list[int] = [slot for _, grad, slot in after if grad is not None and slot is not None]
         self._result = _map(lambda x: self._output(r, x, kept), result)
         for backend in r.backends:
@@ -291,6 +291,40 @@ class Program:
             return x
         kept.append(slot)
         return Slot(len(kept) - 1), x._backend
+
+    @property
+    def pure(self) -> bool:
+        """Whether nothing but its result comes of it."""
+        return not (self._streams or self._grads or self._none or self._dropped or self._set)
+
+    def quick(self, inputs: Sequence[Tensor], outside: _Outside, changes: int) -> Callable[..., Any]:
+        """A function of tensors that returns MISS unless they, and all that is outside, are as recorded."""
+        names: dict[str, Any] = {"MISS": MISS, "replay": self._run, "wrap": Tensor._wrap, "Tensor": Tensor}
+        names |= {"mode": mode, "now": recording.now, "changes": recording.changes, "listeners": dispatch._listeners}
+        names |= {"outside": outside._globals}
+        tests = [
+            f"changes[0] != {changes} or mode.enabled is not {mode.enabled} or now.recorder is not None or listeners"
+        ]
+
+        def constant(value: Any) -> str:
+            names[f"c{len(names)}"] = value
+            return f"c{len(names) - 1}"
+
+        for i, x in enumerate(inputs):
+            tests.append(f"type(x{i}) is not Tensor or x{i}._meta is not {constant(x._find_meta())}")
+            tests.append(f"x{i}._backend is not {constant(x._backend)} or x{i}._edge is not None")
+            tests.append(f"x{i}.requires_grad is not {x.requires_grad}")
+            tests += [f"x{i} is x{j}" for j in range(i)]
+        loads = [constant(x) for x in self._loads]
+        tests += [f"{x}.requires_grad is not {flag}" for x, flag in zip(loads, self._flags, strict=True)]
+        tests += [f"{constant(cell)}.cell_contents is not {constant(value)}" for cell, value in outside._cells]
+        tests += [f"outside.get({name!r}) is not {constant(value)}" for name, value in outside._names]
+        given = ", ".join(f"x{i}" for i in range(len(inputs)))
+        arrays = ", ".join(f"{x}._array" for x in (*(f"x{i}" for i in range(len(inputs))), *loads))
+        text = [f"def quick({given}):", *(f"    if {test}: return MISS" for test in tests)]
+        text += [f"    found = replay([{arrays}])", f"    return {_written(self._result, constant)}"]
+        exec(compile("\n".join(text), "<captured>", "exec"), names)
+        return cast(Callable[..., Any], names["quick"])
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
         """Whether flags and gradients of tensors from outside are what they were."""
@@ -324,6 +358,19 @@ def _made(x: Any, found: Sequence[Any]) -> Any:
         return x
     (slot,), backend = x
     return found[slot] if backend is None else Tensor._wrap(found[slot], backend)
+
+
+def _written(tree: Any, constant: Callable[[Any], str]) -> str:
+    """Text that makes a result from `found`."""
+    if type(tree) is tuple and tree and isinstance(tree[0], Slot):
+        (slot,), backend = tree
+        return f"found[{slot}]" if backend is None else f"wrap(found[{slot}], {constant(backend)})"
+    if type(tree) in (tuple, list):
+        inner = "".join(f"{_written(x, constant)}, " for x in tree)
+        return f"({inner})" if type(tree) is tuple else f"[{inner}]"
+    if type(tree) is dict:
+        return "{" + ", ".join(f"{constant(name)}: {_written(x, constant)}" for name, x in tree.items()) + "}"
+    return constant(tree)
 
 
 def _map(f: Callable[[Any], Any], tree: Any) -> Any:
@@ -390,7 +437,8 @@ class Captured:
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self.f = f
-        self._programs: dict[Any, list[tuple[Any, Program]]] = {}
+        self._programs: dict[Any, list[tuple[_Outside, Program]]] = {}
+        self._quick: Callable[..., Any] | None = None
         functools.update_wrapper(self, f)
 
     def __repr__(self) -> str:
@@ -403,10 +451,16 @@ class Captured:
 
     def clear(self) -> None:
         """Forget all programs and their memory."""
+        self._quick = None
         self._programs.clear()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, cut off from the graph. Raises GraphError for what cannot be repeated."""
+        quick = self._quick
+        if quick is not None and not kwargs and len(args) == quick.__code__.co_argcount:
+            found = quick(*args)
+            if found is not MISS:
+                return found
         if recording.now.recorder is not None or dispatch._listeners:
             return self.f(*args, **kwargs)
         inputs: list[Tensor] = []
@@ -428,9 +482,12 @@ class Captured:
             if id(twin) in recorder.leaves:
                 x.grad = twin.grad
         if len(self.programs) >= MAX_PROGRAMS:
-            self._programs.clear()
+            self.clear()
         key = (*key[:-1], recording.changes[0])
-        self._programs.setdefault(key, []).insert(0, (_Outside(self.f), program))
+        outside = _Outside(self.f)
+        self._programs.setdefault(key, []).insert(0, (outside, program))
+        if program.pure and not kwargs and len(inputs) == len(args):
+            self._quick = program.quick(inputs, outside, recording.changes[0])
         return _map(
             lambda x: x.detach() if isinstance(x, Tensor) and x._edge is not None else _now(x, recorder), result
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import nn, optim
+from dlcore import graph, nn, optim
 from dlcore.errors import ArgumentError, GraphError, ShapeError
 from dlcore.profile import profile
 
@@ -374,3 +374,27 @@ def test_the_gradient_of_a_chain():
         x, y = (dl.tensor([0.5, k], device="cpu", requires_grad=True) for _ in range(2))
         assert captured(x).item() == f(y).item()
         assert x.grad.tolist() == y.grad.tolist()
+
+
+# ---- the short way into a program
+
+
+def test_the_short_way_looks_at_arguments_and_tensors_outside():
+    w = dl.tensor([2.0], requires_grad=True)
+    f = dl.capture(lambda x, y: x * w + y)
+    x, y = dl.tensor([1.0]), dl.tensor([10.0])
+    assert f(x, y).item() == 12
+    assert f._quick(x, y).item() == 12
+    missed = [(x, x), (x, y.reshape(1, 1)), (x, dl.tensor([1.0], "float64")), (x, 1.0)]
+    missed += [(x, dl.tensor([1.0], requires_grad=True)), (x, y * w), (x, dl.tensor([1.0], device="numpy"))]
+    numpy_default = x.device == "numpy"
+    assert all(f._quick(*args) is graph.MISS for args in missed[: -1 if numpy_default else None])
+    w.requires_grad = False
+    assert f._quick(x, y) is graph.MISS
+    w.requires_grad = True
+    with dl.no_grad():
+        assert f._quick(x, y) is graph.MISS
+    with profile():
+        assert f._quick(x, y) is graph.MISS
+    nn.ReLU().inplace = True
+    assert f._quick(x, y) is graph.MISS
