@@ -176,6 +176,11 @@ def test_a_wrong_result_is_not_timed(family, monkeypatch):
         kernel.measured(wrong, 64)
 
 
+def test_an_empty_result_has_no_error():
+    empty, right, wrong = np.empty((0, 3)), np.array([2.0]), np.array([1.0])
+    assert harness.relative_error([empty, wrong], [empty, right]) == 0.5
+
+
 @pytest.mark.sim
 def test_a_library_that_cannot_is_told_and_costs_nothing(family, monkeypatch):
     def broken():

@@ -1,6 +1,7 @@
 """The static benchmarks: machine code is read right, the model follows its formulas, kernels keep their budgets."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,10 @@ from benchmarks.static import cubin, devices, metrics, ptx, report, sass
 from benchmarks.static.families import families
 from benchmarks.static.sample import noted
 from dlcore import dispatch
+from dlcore.backends.cuda import compiler
 from dlcore.errors import BackendError
+
+DOCUMENTATION = Path(__file__).parents[1] / "docs" / "kernels.md"
 
 # A loop over vectors with a slow path; nested in it a loop with local memory; stalls 1, 2, 4 and 5.
 LISTING = """
@@ -179,6 +183,32 @@ def test_what_is_over_budget_is_named():
     assert report.over_budget("no such kernel", row) == ["no such kernel: math share 0.500, budget 0.9 (sm_80)"]
 
 
+GOOD, BAD = metrics.least(64, 48), metrics.least(24, 48, "sm_80")
+
+
+def test_a_miss_is_told_with_its_column_its_limit_and_the_reason(monkeypatch):
+    monkeypatch.setattr(report, "budgets", lambda: {"held": {"residency": {"limit": 24, "why": "a row in registers"}}})
+    assert report.misses("held", {"residency": BAD}) == ["warps 24, limit 48: a row in registers"]
+    assert report.misses("free", {"residency": BAD}) == ["warps 24, limit 48: sm_80"]
+    assert report.misses("free", {"residency": GOOD}) == []
+
+
+def test_rows_go_into_the_table_of_a_document(tmp_path):
+    path = tmp_path / "kernels.md"
+    path.write_text("before\n- dash\n" + report.BEGIN + report.END + "after\n")
+    report.update(path, {"softmax_warp_f32": {"residency": GOOD}, "no such kernel": {"residency": BAD}})
+    report.update(path, {"gemm_nn_f32_128": {"residency": BAD}})
+    none = " | -" * 10
+    assert path.read_text().splitlines() == [
+        "before", "- dash", report.BEGIN.strip(),
+        "| kernel | " + " | ".join(report.COLUMNS) + " |", "|---" * (1 + len(report.COLUMNS)) + "|",
+        f"| gemm_nn_f32_128{none} | 24* | - | - | - |", f"| softmax_warp_f32{none} | 64 | - | - | - |",
+        "", report.MISSES, "", "- gemm_nn_f32_128: warps 24, limit 48: sm_80", report.END.strip(), "after",
+    ]  # fmt: skip
+    report.update(path, {"gemm_nn_f32_128": {"residency": GOOD}})
+    assert "- gemm" not in path.read_text()
+
+
 # ---- the project's own kernels
 
 
@@ -191,8 +221,31 @@ def test_each_family_launches_its_kernel_on_every_device(family):
         assert launch.blocks * needed > 0
 
 
+TO_BE_READ = {"gemm_ladder"}
+
+
+@pytest.mark.sim
+def test_every_kernel_file_has_a_family():
+    launched = {noted(lambda new, f=f: f.call(new, f.full), f.kernel, 108)[0].module for f in families()}
+    assert launched == set(compiler.modules()) - TO_BE_READ
+
+
 def test_budgets_are_of_families():
     assert set(report.budgets()) <= {family.kernel for family in families()}
+
+
+def test_the_documentation_tells_of_every_row_what_it_misses_and_why():
+    text = DOCUMENTATION.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+    table = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in text.splitlines() if line.startswith("| ")}
+    told = dict(line[2:].split(": ", 1) for line in text.splitlines() if line.startswith("- "))
+    assert [*table] == ["kernel", *(family.kernel for family in families() if family.kernel in table)]
+    for kernel, row in table.items():
+        missed = {name: cell for name, cell in zip(report.COLUMNS, row, strict=True) if "*" in cell}
+        reasons = report.budgets().get(kernel, {})
+        for name, cell in missed.items():
+            why = reasons[report.COLUMNS[name][0]]["why"]
+            assert f"{name} {cell.rstrip(' |*')}, limit " in told[kernel]
+            assert why in told[kernel]
 
 
 BUDGETED = ("gemm_nn_f32_128", "gemm_tn_f32_128", "reduce_block_sum_f32_f32", "softmax_warp_f32")

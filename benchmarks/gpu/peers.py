@@ -48,7 +48,9 @@ def _product(kernel: str) -> Callable[..., Run]:
 def _layout(kernel: str) -> str:
     """Which operands are transposed ("t"), by the kernel's name."""
     which, *more = kernel.split("_")[1:]
-    return {"k": "nt", "n": "nn"}[more[0]] if which == "skinny" else which
+    if which == "skinny":
+        return {"k": "nt", "n": "nn"}[more[0]]
+    return "nn" if which == "reduce" else which
 
 
 def on_host_of_peer(array: Any) -> np.ndarray[Any, Any]:
@@ -111,8 +113,10 @@ TORCH: dict[str, Callable[..., Any]] = {
     "conv_(few_)?forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1),
     "conv_depthwise_forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1, groups=64),
     "conv_dw": _conv_dw,
-    "attention_": lambda torch, q, k, v: lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
-    "lstm_(step_(wide|large)|all)_": _lstm,
+    "attention_(tensor|forward)": lambda torch, q, k, v: (
+        lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    ),
+    "lstm_(step|all)_(?!grad)": _lstm,
     "elementwise_add": lambda torch, a, b: lambda: a + b,
     "elementwise_multiply": lambda torch, a, b: lambda: a * b,
     "elementwise_gelu": lambda torch, x: lambda: torch.nn.functional.gelu(x),
@@ -121,8 +125,8 @@ TORCH: dict[str, Callable[..., Any]] = {
     "copy_transpose": lambda torch, x: lambda: x.T.contiguous(),
     "reduce_(warp|block)_sum": lambda torch, x: lambda: x.sum(1),
     "reduce_columns_sum": lambda torch, x: lambda: x.sum(0),
-    "softmax_grad": lambda torch, dy, y: lambda: torch._softmax_backward_data(dy, y, -1, y.dtype),
-    "softmax_": lambda torch, x: lambda: torch.softmax(x, -1),
-    "cross_entropy_(?!grad)": _cross_entropy,
+    "softmax_grad_(warp|block|long)": lambda torch, dy, y: lambda: torch._softmax_backward_data(dy, y, -1, y.dtype),
+    "softmax_(warp|block|long)": lambda torch, x: lambda: torch.softmax(x, -1),
+    "cross_entropy_(warp|block|long|columns)": _cross_entropy,
     "gather_rows": lambda torch, i, table: lambda: torch.nn.functional.embedding(i, table),
 }

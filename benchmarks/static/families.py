@@ -32,9 +32,11 @@ F32_SMALL = F32_GEMM._replace(name="f32 GEMM, 64x64 tile", math_share=0.73, math
 F64_GEMM = F32_GEMM._replace(name="f64 GEMM", math_share=0.73, per_stall=None, math_per_load=7)
 TENSOR_GEMM = Bars("tensor-core GEMM", 0.49, 0.95, 3.5, 0.5, 1.0, 1.1, 8, True, 1.25)
 F32_CONV = F32_GEMM._replace(name="f32 convolution", math_share=0.76, wide=0.0, dram=1.2, modelled=1.4)
+F32_SMALL_CONV = F32_CONV._replace(name="f32 convolution, 64x64 tile", math_share=0.73, math_per_load=14)
 TENSOR_CONV = TENSOR_GEMM._replace(name="tensor-core convolution", math_share=0.32, dram=1.2, modelled=1.4)
 TENSOR_WGRAD = TENSOR_CONV._replace(name="tensor-core convolution, gradient of w", math_share=0.19, per_stall=0.86)
 TENSOR_ATTENTION = TENSOR_CONV._replace(name="tensor-core attention", dram=1.1)
+F32_ATTENTION = F32_SMALL._replace(name="f32 attention", modelled=1.4)
 DIRECT_CONV = F32_CONV._replace(name="direct convolution", math_share=0.6, per_stall=None, math_per_load=12)
 STEP = F32_SMALL._replace(name="fused step of a recurrent network")
 ALL_STEPS = F32_SMALL._replace(name="all steps of a recurrent network")
@@ -56,24 +58,28 @@ class Family(NamedTuple):
     @property
     def math(self) -> tuple[str, int]:
         """Instruction that multiplies and adds, and how many multiply-adds one does in a warp."""
-        for dtype, found in (("_f64", ("DFMA", 32)), ("_tf32", ("HMMA", 1024)), ("f16", ("HMMA", 2048))):
-            if dtype in self.kernel:
-                return found
-        return "FFMA", 32
+        if "tensor" in self.bars.name:
+            return "HMMA", 1024 if "_tf32" in self.kernel else 2048
+        return "DFMA" if "_f64" in self.kernel else "FFMA", 32
 
 
 K = 2048  # inner size of matrix products: their blocks do the same whatever the number of rows and columns
 
 
-def product(kernel: str, bars: Bars, layout: str, dtype: Any, small: int) -> Family:
-    """A matrix product of `layout` (see kernels/gemm.cu)."""
+def product(kernel: str, bars: Bars, layout: str, dtype: Any, small: int, full: int = 4096, on: int = 1) -> Family:
+    """A matrix product of `layout` (see kernels/gemm.cu); on: multiprocessors for which the small one is cut."""
 
     def call(new: Arrays, n: int) -> Any:
         a = new(K, n, dtype=dtype).mT if layout[0] == "t" else new(n, K, dtype=dtype)
         b = new(n, K, dtype=dtype).mT if layout[1] == "t" else new(K, n, dtype=dtype)
         return a @ b
 
-    return Family(kernel, bars, call, small, 4096, lambda n: float(n * n * K))
+    return Family(kernel, bars, call, small, full, lambda n: float(n * n * K), multiprocessors=on)
+
+
+def summed_up(whole: Family, kernel: str) -> Family:
+    """Of a product or convolution that is split: the kernel that adds up the splits. Both sizes are the same."""
+    return whole._replace(kernel=kernel, bars=MEMORY, full=whole.small, fma=None, multiprocessors=108)
 
 
 def tf32(kernel: str) -> Family:
@@ -97,7 +103,7 @@ def skinny(kernel: str, layout: str, count: int, dtype: Any) -> Family:
     return Family(kernel, MEMORY, call, 256, 32768)
 
 
-def attention(kernel: str, width: int, dtype: Any) -> Family:
+def attention(kernel: str, bars: Bars, width: int, dtype: Any = dtypes.float32) -> Family:
     """Attention of n heads of that width: 512 queries and keys."""
     t = 512
 
@@ -105,15 +111,32 @@ def attention(kernel: str, width: int, dtype: Any) -> Family:
         q, k, v = (new(n, t, width, dtype=dtype) for _ in range(3))
         return OPS["attention"](q, k, v, None, causal=False, scale=None)
 
-    return Family(kernel, TENSOR_ATTENTION, call, 1, 512, lambda n: float(n * t * t * 2 * width))
+    return Family(kernel, bars, call, 1, 512, lambda n: float(n * t * t * 2 * width))
+
+
+def attention_grad(kernel: str, products: int, dtype: Any = dtypes.float32, op: str = "attention_grad") -> Family:
+    """The gradient of such attention, of heads of 64; products: of 512 x 512 x 64 numbers in the kernel."""
+    t, width = 512, 64
+    biases = [(t, t)] if op == "attention_bias_grad" else []
+
+    def call(new: Arrays, n: int) -> Any:
+        dy, q, k, v, y = (new(n, t, width, dtype=dtype) for _ in range(5))
+        bias = [new(n, *shape, dtype=dtype) for shape in biases] or [None]
+        return OPS[op](dy, None, q, k, v, *bias, y, new(n, t, dtype=dtype), causal=False, scale=None)
+
+    fma = (lambda n: float(n * t * t * products * width)) if products else None
+    return Family(kernel, F32_ATTENTION if products else MEMORY, call, 1, 512, fma)
 
 
 SIDE = 16  # of images: whole tiles of pixels
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
 
 
-def convolution(kernel: str, bars: Bars, op: str, c: int, o: int, small: int, dtype: Any = dtypes.float32) -> Family:
-    """A 3x3 convolution of c channels to o, or its gradient of w; sizes that whole tiles cover."""
+def convolution(
+    kernel: str, bars: Bars, op: str, c: int, o: int, small: int, dtype: Any = dtypes.float32, full: int = 512,
+    on: int = 1,
+) -> Family:  # fmt: skip
+    """A 3x3 convolution of c channels to o, or its gradient of w; sizes that whole tiles cover. on: as of `product`."""
     more = {"kernel": (3, 3)} if op == "conv2d_dw" else {}
 
     def call(new: Arrays, n: int) -> Any:
@@ -121,7 +144,7 @@ def convolution(kernel: str, bars: Bars, op: str, c: int, o: int, small: int, dt
         first, second = (y, x) if op == "conv2d_dw" else (x, w)
         return OPS[op](new(*first, dtype=dtype), new(*second, dtype=dtype), **PLAIN, **more)
 
-    return Family(kernel, bars, call, small, 512, lambda n: float(n * SIDE**2 * c * o * 9))
+    return Family(kernel, bars, call, small, full, lambda n: float(n * SIDE**2 * c * o * 9), multiprocessors=on)
 
 
 def tf32_convolution(kernel: str) -> Family:
@@ -184,71 +207,124 @@ UNITS, GATES = 512, {"lstm": 4, "gru": 3, "rnn": 1}  # of recurrent networks
 
 
 def recurrent(kernel: str, small: int, full: int) -> Family:
-    """One step of a network of 512 units, n rows."""
-    name, inputs = kernel.partition("_")[0], 32
+    """One step of n rows in a network of 512 units; or n steps of 16 rows in one launch, the first states given."""
+    name, all_steps, inputs = kernel.partition("_")[0], "_all_" in kernel, 32
     attrs = {"reverse": False} | ({"activation": "tanh"} if name == "rnn" else {})
     gates, biases = GATES[name] * UNITS, [None] * (2 if name == "gru" else 1)
 
     def call(new: Arrays, n: int) -> Any:
-        states = [new(n, UNITS) for _ in range(2 if name == "lstm" else 1)]
-        return OPS[name](new(1, n, inputs), *states, new(gates, inputs), new(gates, UNITS), *biases, None, **attrs)
+        t, rows = (n, 16) if all_steps else (1, n)
+        states = [new(rows, UNITS) for _ in range(2 if name == "lstm" else 1)]
+        return OPS[name](new(t, rows, inputs), *states, new(gates, inputs), new(gates, UNITS), *biases, None, **attrs)
 
-    return Family(kernel, STEP, call, small, full, lambda n: float(n * gates * UNITS))
+    def fma(n: int) -> float:
+        return float((16 * n if all_steps else n) * gates * UNITS)
+
+    return _of_steps(kernel, call, small, full, fma)
 
 
 def recurrent_grad(kernel: str, small: int, full: int) -> Family:
-    """Two steps of the gradient of such a network, of which the first multiplies nothing."""
-    name, t = kernel.partition("_")[0], 2
+    """The gradient of such a network over two steps, or n, of which the first multiplies nothing."""
+    name, all_steps = kernel.partition("_")[0], "_all_" in kernel
     attrs = {"reverse": False, "initial": False} | ({"activation": "tanh"} if name == "rnn" else {})
     gates = GATES[name] * UNITS
 
     def call(new: Arrays, n: int) -> Any:
-        first, weights, h = new(n, UNITS), new(gates, UNITS), new(t, n, UNITS)
+        t, rows = (n, 16) if all_steps else (2, n)
+        first, weights, h = new(rows, UNITS), new(gates, UNITS), new(t, rows, UNITS)
         saved = {"lstm": (None, None, first, weights, h), "gru": (None, first, weights, h), "rnn": (weights, h)}[name]
-        all_gates = [] if name == "rnn" else [new(t, n, 4 * UNITS)]
-        return OPS[f"{name}_grad"](new(t, n, UNITS), *saved, *all_gates, None, **attrs)
+        all_gates = [] if name == "rnn" else [new(t, rows, 4 * UNITS)]
+        return OPS[f"{name}_grad"](new(t, rows, UNITS), *saved, *all_gates, None, **attrs)
 
-    return Family(kernel, STEP, call, small, full, lambda n: float(n * gates * UNITS))
+    def fma(n: int) -> float:
+        return float((16 * (n - 1) if all_steps else n) * gates * UNITS)
+
+    return _of_steps(kernel, call, small, full, fma)
 
 
-def all_steps(kernel: str) -> Family:
-    """n steps of 16 rows of an LSTM of 512 units in one launch, of the states given at first."""
+def _of_steps(
+    kernel: str, call: Callable[[Arrays, int], Any], small: int, full: int, fma: Callable[[int], float]
+) -> Family:
+    """A kernel for one step, or for all on as many multiprocessors as there are blocks of units."""
+    bars, on = (ALL_STEPS, UNITS // 8) if "_all_" in kernel else (STEP, 1)
+    return Family(kernel, bars, call, small, full, fma, multiprocessors=on)
+
+
+LOSS: dict[str, Any] = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "none"}
+
+
+def places(new: Arrays, *shape: int, below: int) -> Any:
+    """Whole numbers below a limit."""
+    return new(*shape, dtype=dtypes.int64, below=below)
+
+
+def cross_entropy(
+    kernel: str, classes: int, dtype: Any = dtypes.float32, inner: tuple[int, ...] = (), **attrs: Any
+) -> Family:
+    """Losses of rows of that many classes, or of positions after the classes; or the gradient for the logits."""
+    wide, attrs = dtypes.float32, LOSS | attrs
 
     def call(new: Arrays, n: int) -> Any:
-        states = [new(16, UNITS) for _ in range(2)]
-        return OPS["lstm"](
-            new(n, 16, 32), *states, new(4 * UNITS, 32), new(4 * UNITS, UNITS), None, None, reverse=False
-        )
+        shape = n, *inner
+        if "grad" not in kernel:
+            return OPS["cross_entropy"](
+                new(n, classes, *inner, dtype=dtype), places(new, *shape, below=classes), None, **attrs
+            )
+        labels = places(new, *shape, below=classes)
+        operands = new(*shape, dtype=wide), new(n, classes, *inner, dtype=dtype), new(*shape, dtype=wide), labels, None
+        return OPS["cross_entropy_grad"](None, *operands, **attrs)
 
-    return Family(kernel, ALL_STEPS, call, 2, 128, lambda n: float(n * 16 * 4 * UNITS**2), None, UNITS // 8)
-
-
-def cross_entropy(new: Arrays, n: int) -> Any:
-    """Losses of n rows of 512 classes."""
-    attrs = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "none"}
-    return OPS["cross_entropy"](new(n, 512), new(n, dtype=dtypes.int64, below=512), None, **attrs)
-
-
-def cross_entropy_grad(new: Arrays, n: int) -> Any:
-    """Gradient of these losses for logits of 16 bits, from numbers of 32."""
-    attrs = {"ignore_index": -100, "label_smoothing": 0.0, "reduction": "none"}
-    labels = new(n, dtype=dtypes.int64, below=512)
-    return OPS["cross_entropy_grad"](None, new(n), new(n, 512, dtype=dtypes.float16), new(n), labels, None, **attrs)
+    count = classes
+    for size in inner:
+        count *= size
+    return Family(kernel, MEMORY, call, max(1, 2**15 // count), 2**26 // count)
 
 
 def embedding(new: Arrays, n: int) -> Any:
     """n rows of a table of 1000 rows of 512 numbers."""
-    return OPS["embedding"](new(n, dtype=dtypes.int64, below=1000), new(1000, 512), padding_idx=None)
-
-
-def dropout(new: Arrays, n: int) -> Any:
-    """Half of n numbers."""
-    return OPS["dropout"](new(n), new(2, dtype=dtypes.int64, below=9), p=0.5)
+    return OPS["embedding"](places(new, n, below=1000), new(1000, 512), padding_idx=None)
 
 
 def embedding_grad(new: Arrays, n: int) -> Any:
     """Gradient of a table of 1000 rows of 512 numbers, of which n rows were taken."""
-    return OPS["embedding_grad"](new(n, dtype=dtypes.int64, below=1000), new(n, 512), rows=1000, padding_idx=None)
+    return OPS["embedding_grad"](places(new, n, below=1000), new(n, 512), rows=1000, padding_idx=None)
+
+
+def scattered(kernel: str, op: str, axis: int) -> Family:
+    """An element from or to each place of rows of 512, or of 512 rows, at random positions of an axis."""
+
+    def call(new: Arrays, n: int) -> Any:
+        shape = (n, 512) if axis else (512, n)
+        x, positions = new(*shape), places(new, *shape, below=512)
+        return OPS[op](x, positions, *([] if op == "take_along_axis" else [new(*shape)]), axis=axis)
+
+    return Family(kernel, MEMORY, call, 64, 2**16)
+
+
+def flattened(new: Arrays, n: int) -> Any:
+    """n elements of a matrix at row and column positions."""
+    return new(512, 512)[places(new, n, below=512), places(new, n, below=512)]
+
+
+def dropout(new: Arrays, n: int) -> Any:
+    """Half of n numbers."""
+    return OPS["dropout"](new(n), places(new, 2, below=9), p=0.5)
+
+
+def drawn(kernel: str, op: str, **attrs: Any) -> Family:
+    """n random numbers of a key."""
+    return Family(kernel, MEMORY, lambda new, n: OPS[op](places(new, 2, below=9), shape=(n,), **attrs), 2**18, 2**26)
+
+
+def multinomial(kernel: str, replacement: bool) -> Family:
+    """16 of 128 classes, for n rows."""
+
+    def call(new: Arrays, n: int, exactly: bool = False) -> Any:
+        p = new(n, 128)
+        p = p.astype(dtypes.float32) if exactly else p
+        return OPS["multinomial"](p, places(new, 2, below=9), count=16, replacement=replacement)
+
+    return Family(kernel, MEMORY, call, 1024, 2**18, exact=lambda new, n: call(new, n, True))
 
 
 def batch_norm(kernel: str) -> Family:
@@ -262,6 +338,16 @@ def batch_norm(kernel: str) -> Family:
         return OPS["batch_norm_grad"](*grads, new(*x), *per_channel, eps=1e-5)
 
     return Family(kernel, MEMORY, call, 64, 4096)
+
+
+def group_norm(kernel: str, op: str) -> Family:
+    """Group norm of 8 groups of 64 channels of 16x16 pixels, or its gradient."""
+
+    def call(new: Arrays, n: int) -> Any:
+        images = [new(n, 64, 16, 16) for _ in range(2 if op.endswith("grad") else 1)]
+        return OPS[op](*images, new(64), groups=8, eps=1e-5)
+
+    return Family(kernel, MEMORY, call, 16, 4096)
 
 
 def norm(kernel: str, op: str, n: int, dtype: Any, extra: int = 1) -> Family:
@@ -289,19 +375,19 @@ def pooling(kernel: str) -> Family:
     return Family(kernel, MEMORY, call, 1, 1024)
 
 
-def update(rule: str, *states: str, **settings: Any) -> Family:
+def update(rule: str, *states: str, kernel: str = "", **settings: Any) -> Family:
     """A step of an optimizer for one parameter of n numbers, in place."""
     from dlcore.optim import kernels
 
     def call(new: Arrays, n: int) -> Any:
-        tensors = [new(n) for _ in range(2 + len(states))]
+        tensors = [new(*(() if name == "mu_product" else (n,))) for name in ("param", "grad", *states)]
         param, grad, *own = [x._array for x in tensors]
         run = kernels.find(rule, get_backend(tensors[0].device).kernels, [param])
         named = {name: [array] for name, array in zip(states, own, strict=True)}
         run([param], [grad], named, lr=1e-3, weight_decay=0.0, step=1, **settings)
         return param, *own
 
-    return Family(f"optim_{rule}_f32", MEMORY, call, 32768, 2**25)
+    return Family(f"optim_{kernel or rule}_f32", MEMORY, call, 32768, 2**25)
 
 
 def where(new: Arrays, n: int) -> Any:
@@ -309,9 +395,19 @@ def where(new: Arrays, n: int) -> Any:
     return dl.where(new(n, dtype=dtypes.bool_, below=2), new(n), new(n))
 
 
+def searched(new: Arrays, n: int) -> Any:
+    """Places of n numbers among 1024 that rise."""
+    return OPS["searchsorted"](dl.cumsum(new(1024)), new(n), side="left")
+
+
+def bernoulli(new: Arrays, n: int) -> Any:
+    """Ones with n probabilities."""
+    return OPS["bernoulli"](new(n), places(new, 2, below=9))
+
+
 def one_hot(new: Arrays, n: int) -> Any:
     """Vectors of n labels of 512 classes."""
-    return OPS["one_hot"](new(n, dtype=dtypes.int64, below=512), num_classes=512, dtype=dtypes.float32)
+    return OPS["one_hot"](places(new, n, below=512), num_classes=512, dtype=dtypes.float32)
 
 
 def rows(kernel: str, op: Callable[..., Any], n: int, dtype: Any = dtypes.float32, count: int = 1) -> Family:
@@ -345,27 +441,49 @@ def flat(kernel: str, op: Callable[..., Any], dtype: Any = dtypes.float32, count
 def families() -> list[Family]:
     """Every line of the table."""
     f32, f16, bf16, f64 = dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.float64
+    adam: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8}
+    lamb = "exp_avg", "exp_avg_sq"
     return [
+        # products
         product("gemm_nn_f32_128", F32_GEMM, "nn", f32, 256),
         product("gemm_nt_f32_128_any", F32_GEMM, "nt", f32, 256),
         product("gemm_tn_f32_128", F32_GEMM, "tn", f32, 256),
+        product("gemm_nn_f32_64", F32_SMALL, "nn", f32, 128, 1536),
         product("gemm_nn_f64_64_any", F64_GEMM, "nn", f64, 128),
         product("gemm_nn_f16_256", TENSOR_GEMM, "nn", f16, 512),
         product("gemm_nt_f16_256", TENSOR_GEMM, "nt", f16, 512),
         product("gemm_tn_bf16_256", TENSOR_GEMM, "tn", bf16, 512),
+        product("gemm_nn_f16_128", TENSOR_GEMM, "nn", f16, 256, 1536),
+        product("gemm_nn_f16_64", TENSOR_GEMM, "nn", f16, 640, 1024, on=108),
+        product("gemm_nn_f16_64_any", TENSOR_GEMM, "nn", f16, 127, 1023),
         tf32("gemm_nt_tf32_256"),
+        summed_up(product("", F32_GEMM, "nn", f32, 512), "gemm_reduce_f32"),
         skinny("gemm_skinny_k_f32_1", "t", 1, f32),
         skinny("gemm_skinny_k_f16_8", "t", 4, f16),
         skinny("gemm_skinny_n_f32_1", "n", 1, f32),
         skinny("gemm_skinny_n_f32_16", "n", 16, f32),
         skinny("gemm_skinny_n_bf16_16", "n", 16, bf16),
-        attention("attention_tensor_64_f16", 64, f16),
-        attention("attention_tensor_128_bf16", 128, bf16),
+        # attention
+        attention("attention_tensor_64_f16", TENSOR_ATTENTION, 64, f16),
+        attention("attention_tensor_128_bf16", TENSOR_ATTENTION, 128, bf16),
+        attention("attention_forward_64_f32", F32_ATTENTION, 64),
+        attention("attention_forward_128_f32", F32_ATTENTION, 128),
+        attention_grad("attention_grad_q_64_f32", 3),
+        attention_grad("attention_grad_kv_64_f32", 4),
+        attention_grad("attention_grad_kv_64_bf16", 4, bf16),
+        attention_grad("attention_grad_bias_f32", 2, op="attention_bias_grad"),
+        attention_grad("attention_delta_f32", 0),
+        # convolutions
         convolution("conv_forward_f32_128", F32_CONV, "conv2d", 128, 256, 1),
+        convolution("conv_forward_f32_64", F32_SMALL_CONV, "conv2d", 64, 64, 1),
         convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", 128, 128, 4),
+        convolution("conv_dw_f32_64", F32_SMALL_CONV, "conv2d_dw", 64, 64, 4),
         convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", 128, 256, 16, f16),
+        convolution("conv_forward_f16_64", TENSOR_CONV, "conv2d", 64, 64, 8, f16, 64, on=108),
         convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", 256, 256, 8, bf16),
+        convolution("conv_dw_f16_64", TENSOR_WGRAD, "conv2d_dw", 64, 64, 1, f16, on=108),
         tf32_convolution("conv_forward_tf32_128"),
+        summed_up(convolution("", F32_CONV, "conv2d", 64, 64, 16), "conv_reduce_f32"),
         convolution("conv_few_forward_f32", DIRECT_CONV, "conv2d", 1, 32, 8),
         depthwise("conv_depthwise_forward_f32", "conv2d"),
         depthwise("conv_depthwise_dx_f32", "conv2d_dx"),
@@ -373,47 +491,106 @@ def families() -> list[Family]:
         Family("conv_channels_last_b2", MEMORY, channels_last, 2, 512, exact=last_axis),
         textbook("conv_im2col_b4", "conv2d"),
         textbook("conv_col2im_f32", "conv2d_dx"),
+        # recurrent networks
+        recurrent("lstm_step_narrow_f32", 16, 16),
         recurrent("lstm_step_wide_f32", 64, 512),
         recurrent("lstm_step_large_f32", 128, 4096),
         recurrent("gru_step_large_f32", 128, 4096),
         recurrent("rnn_step_large_f32", 128, 16384),
+        recurrent_grad("lstm_step_grad_narrow_f32", 16, 256),
+        recurrent_grad("lstm_step_grad_wide_f32", 64, 1152),
         recurrent_grad("lstm_step_grad_large_f32", 128, 16384),
         recurrent_grad("gru_step_grad_large_f32", 128, 16384),
         recurrent_grad("rnn_step_grad_large_f32", 128, 16384),
-        all_steps("lstm_all_f32"),
+        *[recurrent(f"{name}_all_f32", 2, 128) for name in GATES],
+        *[recurrent_grad(f"{name}_all_grad_f32", 3, 128) for name in GATES],
+        # element by element
         flat("elementwise_add_f32", dl.add, count=2),
         flat("elementwise_multiply_f16", dl.multiply, f16, 2),
         flat("elementwise_gelu_f32", dl.gelu),
+        flat("elementwise_sin_f32", dl.sin),
+        Family("elementwise_subtract_f32", MEMORY, lambda new, n: new(n, 512) - new(512), 64, 2**17),
+        flat("functions_atan2_f32", dl.atan2, count=2),
+        flat("whole_add_i64", dl.add, dtypes.int64, 2),
+        Family("select_where_b4", MEMORY, where, 32768, 2**26),
+        rows("select_triangle_b4", dl.tril, 512),
+        Family("targets_f32", MEMORY, one_hot, 64, 2**17),
         flat("copy_cast_f32_bf16", lambda x: x.astype(bf16)),
         copy("copy_strided_b4", lambda x: x.reshape(-1, 8, 512).swapaxes(0, 1)),
         copy("copy_transpose_b4", lambda x: x.T),
+        rows("assign_b4", lambda x, y: dl.concat([x, y], axis=1), 512, count=2),
+        # rows and columns
         rows("reduce_warp_sum_f32_f32", lambda x: x.sum(axis=1), 512),
         rows("reduce_block_sum_f32_f32", lambda x: x.sum(axis=1), 4096),
+        rows("reduce_warp_argmax_bf16_i64", lambda x: x.argmax(axis=1), 512, bf16),
+        rows("reduce_block_argmax_f32_i64", lambda x: x.argmax(axis=1), 4096),
+        rows("reduce_warp_var_f16_f16", lambda x: dl.var(x, axis=1), 512, f16),
+        rows("reduce_block_var_f32_f32", lambda x: dl.var(x, axis=1), 4096),
         Family("reduce_columns_sum_f32_f32", MEMORY, lambda new, n: new(n, 4096).sum(axis=0), 512, 2**14),
+        Family(
+            "reduce_columns_var_f16_f16", MEMORY, lambda new, n: dl.var(new(n, 4096, dtype=f16), axis=0), 512, 2**14
+        ),
+        Family(
+            "reduce_columns_logsumexp_f32_f32", MEMORY, lambda new, n: dl.logsumexp(new(n, 4096), axis=0), 512, 2**14
+        ),
         rows("softmax_warp_f32", lambda x: dl.softmax(x, axis=-1), 512),
         rows("softmax_block_f16", lambda x: dl.softmax(x, axis=-1), 4096, f16),
+        rows("softmax_long_f32", lambda x: dl.softmax(x, axis=-1), 16384),
+        rows("softmax_columns_f32", lambda x: dl.softmax(x.reshape(-1, 32, 64), axis=1), 2048),
         rows("softmax_grad_warp_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 512, count=2),
-        Family("cross_entropy_warp_f32", MEMORY, cross_entropy, 64, 2**17),
-        Family("cross_entropy_grad_warp_f16", MEMORY, cross_entropy_grad, 64, 2**17),
-        Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
-        Family("gather_add_vectors_f32", MEMORY, embedding_grad, 1024, 2**17),
-        Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),
-        rows("scan_sum_f32", lambda x: dl.cumsum(x, axis=1), 4096),
+        rows("softmax_grad_block_f16", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 4096, f16, 2),
+        rows("softmax_grad_long_f32", lambda dy, y: OPS["softmax_grad"](dy, y, axis=-1), 16384, count=2),
+        cross_entropy("cross_entropy_warp_f32", 512),
+        cross_entropy("cross_entropy_block_f32", 4096),
+        cross_entropy("cross_entropy_long_f32", 32768),
+        cross_entropy("cross_entropy_columns_f32", 32, inner=(64,)),
+        cross_entropy("cross_entropy_part_f32", 16, reduction="mean"),
+        cross_entropy("cross_entropy_grad_warp_f16", 512, f16),
+        cross_entropy("cross_entropy_grad_block_f32", 4096),
+        cross_entropy("cross_entropy_grad_columns_f32", 32, inner=(64,)),
         norm("norm_warp_f32", "layer_norm", 512, f32, 2),
         norm("norm_grad_warp_f32", "layer_norm_grad", 512, f32),
         norm("norm_block_bf16", "rms_norm", 4096, bf16),
         norm("norm_grad_block_bf16", "rms_norm_grad", 4096, bf16),
+        group_norm("norm_long_f32", "group_norm"),
+        group_norm("norm_grad_long_f32", "group_norm_grad"),
         *map(
             batch_norm, ("batch_norm_moments_f32", "batch_norm_apply_f32", "batch_norm_sums_f32", "batch_norm_dx_f32")
         ),
         *map(pooling, ("pool_max_f32", "pool_max_grad_f32", "pool_avg_f32", "pool_avg_grad_f32")),
-        update("sgd", "momentum_buffer", momentum=0.9, dampening=0.0, nesterov=False),
-        update("adam", "exp_avg", "exp_avg_sq", betas=(0.9, 0.999), eps=1e-8, amsgrad=False),
-        Family("select_where_b4", MEMORY, where, 32768, 2**26),
-        Family("targets_f32", MEMORY, one_hot, 64, 2**17),
-        flat("whole_add_i64", dl.add, dtypes.int64, 2),
-        rows("assign_b4", lambda x, y: dl.concat([x, y], axis=1), 512, count=2),
+        rows("scan_sum_f32", lambda x: dl.cumsum(x, axis=1), 4096),
+        rows("scan_product_f32", lambda x: dl.cumprod(x, axis=1), 4096),
         rows("scan_linear_f32", lambda a, b: OPS["linear_scan"](a, b, axis=-1, reverse=False), 1024, count=2),
         rows("sort_tiles_f32", lambda x: OPS["sort"](x, axis=-1, descending=False), 1024),
         rows("sort_merge_f32", lambda x: OPS["sort"](x, axis=-1, descending=False), 8192),
+        Family("sort_search_f32", MEMORY, searched, 32768, 2**25),
+        # places
+        Family("gather_rows_b16", MEMORY, embedding, 1024, 2**17),
+        scattered("gather_elements_b4", "take_along_axis", 1),
+        Family("gather_flatten", MEMORY, flattened, 32768, 2**25),
+        Family("gather_add_vectors_f32", MEMORY, embedding_grad, 1024, 2**17),
+        scattered("gather_add_rows_f32", "scatter_add", 1),
+        scattered("gather_add_elements_f32", "scatter_add", 0),
+        scattered("gather_last", "scatter", 1),
+        scattered("gather_replace_b4", "scatter", 1),
+        # random numbers
+        drawn("random_uniform_f32", "uniform", dtype=f32),
+        drawn("random_normal_f32", "normal", dtype=f32, low=-float("inf"), high=float("inf")),
+        drawn("random_integers", "randint", low=0, high=1000),
+        Family("random_dropout_f32", MEMORY, dropout, 2**20, 2**26),
+        Family("random_bernoulli_f32", MEMORY, bernoulli, 2**18, 2**26),
+        multinomial("multinomial_sums_f32", True),
+        multinomial("multinomial_draw_f32", True),
+        multinomial("multinomial_race_f32", False),
+        # optimizers
+        update("sgd", "momentum_buffer", momentum=0.9, dampening=0.0, nesterov=False),
+        update("adam", "exp_avg", "exp_avg_sq", amsgrad=False, **adam),
+        update("adamax", "exp_avg", "exp_inf", **adam),
+        update("nadam", "exp_avg", "exp_avg_sq", "mu_product", momentum_decay=4e-3, **adam),
+        update("rmsprop", "square_avg", "momentum_buffer", alpha=0.9, eps=1e-8, momentum=0.9, centered=False),
+        update("adagrad", "square_sum", lr_decay=0.0, eps=1e-10, initial_accumulator_value=0.0),
+        update("adadelta", "square_avg", "delta_avg", rho=0.9, eps=1e-6),
+        update("lion", "exp_avg", betas=(0.9, 0.99)),
+        update("lamb", *lamb, **adam),
+        update("lamb", *lamb, kernel="norms", **adam),
     ]

@@ -150,7 +150,9 @@ def of_counts(bars: Bars, counts: sample.Counts) -> dict[str, Metric]:
         "wavefronts / ideal": most(wavefronts, 1.0, worst.get("wavefronts", "")),
         "sectors / ideal": most(counts.sectors / counts.sectors_ideal, 1.0, worst.get("sectors", "")),
         "16 bytes at a time": least(counts.wide_bytes / counts.bytes, bars.wide, worst.get("wide", "")),
-        "DRAM / compulsory": most(counts.dram_of_call / counts.compulsory, bars.dram),
+        "DRAM / compulsory": most(
+            counts.dram_of_call / counts.compulsory, bars.dram, "all launches of the call together"
+        ),
     }
 
 

@@ -20,6 +20,9 @@ from dlcore.errors import KernelError
 BUDGETS = Path(__file__).with_name("budgets.json")
 Row = dict[str, Metric]
 
+MISSES = "What misses its limit, by how much and why:"
+BEGIN, END = "<!-- written by `--docs` from here -->\n", "<!-- to here -->\n"
+
 ANCHORS = """\
 On the same scale, main loops by others:
   f32    cuBLAS 128x128x8, sm_90: 254 registers, FFMA 87.4 %, FFMA/stalls 86.4 %, 21.3 FFMA per LDS.128; 256x128: 88.7 %
@@ -89,10 +92,15 @@ def accept(rows: dict[str, Row]) -> None:
     BUDGETS.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
 
 
-def miss(name: str, metric: Metric) -> str:
-    """By how much a metric misses, and what does it."""
-    sign = "<" if metric.at_least else ">"
-    return f"{name} {metric.value:.3g} {sign} {metric.limit:.3g}: {metric.why or 'see above'}"
+def misses(kernel: str, row: Row) -> list[str]:
+    """Of each metric that misses its limit: its column, by how much, and the reason that budgets.json gives."""
+    reasons, found = budgets().get(kernel, {}), []
+    for heading, (name, form) in COLUMNS.items():
+        metric = row.get(name)
+        if metric is not None and not metric.held:
+            why = reasons.get(name, {}).get("why") or metric.why
+            found.append(f"{heading} {form.format(metric.value)}, limit {form.format(metric.limit)}: {why}")
+    return found
 
 
 def whole_files(modules: Sequence[str], architectures: Sequence[int], jobs: int) -> dict[str, dict[str, Any]]:
@@ -137,17 +145,31 @@ def print_rows(rows: dict[str, Row]) -> None:
         print(kernel.ljust(width) + "".join(f"{cell:>8}" for cell in cells(row)))
     print("\nTimes are modelled, none is measured. A star: misses its limit.\n" + ANCHORS)
     for kernel, row in rows.items():
-        for name, metric in row.items():
-            if not metric.held:
-                why = budgets().get(kernel, {}).get(name, {}).get("why", "")
-                print(f"{kernel}: {miss(name, metric)}{'; ' + why if why else ''}")
+        for text in misses(kernel, row):
+            print(f"{kernel}: {text}")
 
 
-def markdown(rows: dict[str, Row]) -> str:
-    """The table for the documentation."""
+def markdown(rows: dict[str, Row], before: str = "") -> str:
+    """The table for the documentation, and what misses in it; families that are not among the rows as in `before`."""
+    table, reasons = (
+        {line.split()[1].rstrip(":"): line for line in before.splitlines() if line.startswith(sign)}
+        for sign in ("| ", "- ")
+    )
+    for kernel, row in rows.items():
+        table[kernel] = f"| {kernel} | " + " | ".join(cells(row)) + " |"
+        reasons[kernel] = f"- {kernel}: " + "; ".join(misses(kernel, row))
+    order = [family.kernel for family in families()]
+    missed = [kernel for kernel in order if kernel in reasons and "*" in table[kernel]]
     lines = ["| kernel | " + " | ".join(COLUMNS) + " |", "|" + "---|" * (len(COLUMNS) + 1)]
-    lines += [f"| {kernel} | " + " | ".join(cells(row)) + " |" for kernel, row in rows.items()]
-    return "\n".join(lines) + "\n"
+    lines += [table[kernel] for kernel in order if kernel in table]
+    return "\n".join([*lines, "", MISSES, "", *(reasons[kernel] for kernel in missed)]) + "\n"
+
+
+def update(path: Path, rows: dict[str, Row]) -> None:
+    """Put rows into the table of a document, which lies between two marks."""
+    head, begin, text = path.read_text().partition(BEGIN)
+    before, end, tail = text.partition(END)
+    path.write_text(head + begin + markdown(rows, before) + end + tail)
 
 
 def all_rows(chosen: list[Family], architectures: Sequence[int], filtered: bool) -> tuple[dict[str, Row], list[str]]:
@@ -169,7 +191,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="how many compilers run at once")
     parser.add_argument("--json", metavar="FILE", help="write everything")
     parser.add_argument("--accept", action="store_true", help="make what misses now the budget")
-    parser.add_argument("--markdown", metavar="FILE", help="write the table of families")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table of families and what misses in it")
+    parser.add_argument("--docs", metavar="FILE", help="put the rows into the table of a document")
     given = parser.parse_args(argv)
     if reason := cubin.missing():
         raise SystemExit(reason)
@@ -189,5 +212,7 @@ def main(argv: list[str]) -> None:
         Path(given.json).write_text(json.dumps({"files": files, "families": table}, indent=1) + "\n")
     if given.markdown:
         Path(given.markdown).write_text(markdown(rows))
+    if given.docs:
+        update(Path(given.docs), rows)
     if over := [*without, *(text for kernel, row in rows.items() for text in over_budget(kernel, row))]:
         raise SystemExit("over budget:\n  " + "\n  ".join(over))
