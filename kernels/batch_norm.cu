@@ -280,8 +280,10 @@ DL_DEVICE void map(const Of& of, T* out, const Channels& s) {
 
 // ---- the kernels
 
-template <class T>  // blocks that a multiprocessor holds at least: ptxas spills where it aims at more of double
-constexpr int kResident = sizeof(T) == 8 ? 4 : 0;
+template <class T>  // blocks that a multiprocessor holds at least: ptxas spills where it aims at more, but for float
+constexpr int kResident = sizeof(T) == 2   ? 3
+                          : sizeof(T) == 8 ? 4
+                                           : 0;
 
 #define DL_KERNEL(name, T, suffix, ...) \
   extern "C" __global__ void __launch_bounds__(kBlock, kResident<T>) batch_norm_##name##_##suffix(__VA_ARGS__)

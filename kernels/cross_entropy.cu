@@ -90,12 +90,13 @@ DL_DEVICE void load_weights(const T* weight, unsigned base, int lane, const Shap
 template <int LANES, class T>
 DL_DEVICE wide<T> distances(const T* row, wide<T> lse, const T* weight, int lane, const Shape& shape) {
   wide<T> sum = wide<T>(0), x[kPerVector<T>], w[kPerVector<T>];
-  each_tile<T, LANES>(shape.classes, [&](unsigned base) {
+  DL_ROLLED
+  for (unsigned base = 0; base < shape.classes; base += kTile<T, LANES>) {
     load_tile<LANES>(row, base, shape.classes, lane, shape.vectors, wide<T>(0), x);
     load_weights<LANES>(weight, base, lane, shape, w);
     DL_UNROLL
     for (int j = 0; j < kPerVector<T>; ++j) sum += times_distance(w[j], lse - x[j]);
-  });
+  }
   return join<LANES>(sum, Add());
 }
 
