@@ -241,14 +241,19 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
 
 // ---- the kernels
 
+// Blocks with rows that a multiprocessor holds at least, 0 for any number: of wide accumulators ptxas aims at more, and
+// spills.
+template <class Acc, class T>
+constexpr int kResident = sizeof(Acc) > 8 && sizeof(T) < 8 ? 5 : 0;
+
 #define DL_REDUCE_WARP(op, Acc, T, in, U, out)                                                  \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                          \
+  extern "C" __global__ void __launch_bounds__(kBlock, (kResident<Acc, T>))                     \
       reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
     reduce_warp<Acc, T, U>(x, y, rows, n, finish);                                              \
   }                                                                                             \
   DL_EXPORT(reduce_warp_##op##_##in##_##out)
 #define DL_REDUCE_BLOCK(op, Acc, T, in, U, out)                                                  \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                           \
+  extern "C" __global__ void __launch_bounds__(kBlock, (kResident<Acc, T>))                      \
       reduce_block_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
     reduce_block<Acc, T, U>(x, y, rows, n, finish);                                              \
   }                                                                                              \
