@@ -398,3 +398,22 @@ def test_the_short_way_looks_at_arguments_and_tensors_outside():
         assert f._quick(x, y) is graph.MISS
     nn.ReLU().inplace = True
     assert f._quick(x, y) is graph.MISS
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
+def test_an_activation_moves_into_the_epilogue_of_linear_where_nothing_else_reads(activation):
+    rng = np.random.default_rng(0)
+    x, w, b = (dl.tensor(rng.normal(size=s), "float32", "cpu") for s in [(33, 70), (65, 70), (65,)])
+    function = getattr(dl, activation)
+
+    def f(x, both):
+        y = dl.linear(x, w, b)
+        z = function(y)
+        return (z, y) if both else (z * 2, None)
+
+    captured = dl.capture(f)
+    for both in (False, True, False, True):
+        for found, expected in zip(captured(x, both), f(x, both), strict=True):
+            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+    names = [[line.name for line in program.lines] for program in captured.programs]
+    assert names == [["linear", "multiply"], ["linear", activation]]

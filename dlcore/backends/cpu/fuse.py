@@ -1,12 +1,14 @@
-"""Runs of element-wise lines of a captured program as one call of `_C.chain` each.
+"""Fewer lines for captured programs: activations in the epilogue of `linear`, and runs of element-wise lines as chains.
 
-What a line of the run computes and only a later line of it reads stays in cache. Bits stay the same: a chain calls the
-same kernels on pieces of the arrays.
+What a line of a run computes and only a later line of it reads stays in cache (`_C.chain`). Bits stay the same: a chain
+calls the same kernels on pieces of the arrays, and an epilogue computes the same functions.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dlcore import _C, dtypes
@@ -27,7 +29,46 @@ COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_e
 
 
 def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) -> list[Line]:
-    """The lines of a program with chains in the place of runs. kept: slots that the program returns."""
+    """The lines of a program, fewer. kept: slots that it returns."""
+    kept = list(kept)
+    return _chains(_epilogues(lines, kept), values, kept)
+
+
+# ---- epilogues
+
+
+def _epilogues(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
+    """Activations that alone read the result of a `linear` become its own."""
+    readers = Counter(slot for line in lines for slot in line.operands if isinstance(slot, int))
+    readers.update(kept)
+    reader = {slot: line for line in lines for slot in line.operands if isinstance(slot, int)}
+    found: list[Line] = []
+    dropped: set[int] = set()
+    for line in lines:
+        made = line.results[0] if line.results else -1
+        after = reader.get(made)
+        if _plain_linear(line) and readers[made] == 1 and after and _activation(after):
+            found.append(replace(line, results=after.results, attrs={"activation": _activation(after)}))
+            dropped.add(after.results[0])
+        elif made not in dropped:
+            found.append(line)
+    return found
+
+
+def _plain_linear(line: Line) -> bool:
+    return line.name == "linear" and line.variant == "native" and line.attrs["activation"] == "none"
+
+
+def _activation(line: Line) -> str:
+    """What `linear` calls it, or nothing."""
+    name = _kernel(line)[0] if line.variant == "native" else ""
+    return name if name in ("relu", "tanh", "sigmoid", "gelu") else ""
+
+
+# ---- chains
+
+
+def _chains(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) -> list[Line]:
     last = {slot: i for i, line in enumerate(lines) for slot in line.operands if isinstance(slot, int)}
     last |= dict.fromkeys(kept, len(lines))
     found: list[Line] = []
