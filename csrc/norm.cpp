@@ -57,50 +57,53 @@ DL_INLINE void put(T* y, vec<T> v, Index n) {
   else store(y, v, n);
 }
 
-// f(line mod period, position in the line, position in the array, count) for each vector
+// f(line mod period, position in the line, position in the array, count) for each vector of a line
+template <class T, class F>
+DL_INLINE void for_line(Index line, Index n, Index period, const F& f) {
+  const Index c = line % period, start = line * n;
+  Index i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) f(c, i, start + i, lanes<T>);
+  if (i < n) f(c, i, start + i, n - i);
+}
 template <class T, class F>
 void for_lines(Index lines, Index n, Index period, const F& f) {
   if (n == 0) return;
   parallel_for(0, lines, kGrain / n + 1, [&](Index begin, Index end) {
-    for (Index line = begin; line < end; ++line) {
-      const Index c = line % period, start = line * n;
-      Index i = 0;
-      for (; i + lanes<T> <= n; i += lanes<T>) f(c, i, start + i, lanes<T>);
-      if (i < n) f(c, i, start + i, n - i);
-    }
+    for (Index line = begin; line < end; ++line) for_line<T>(line, n, period, f);
   });
 }
 
 // y = (x - centre) * rate + shift
 template <class T, bool by_column>
-void normalise(Index lines, Index n, Index period, const T* x, const T* centre, const T* rate, const T* shift, T* y) {
+DL_INLINE auto normalising(const T* x, const T* centre, const T* rate, const T* shift, T* y) {
   const Coefficient<T, by_column> m{centre}, a{rate}, b{shift};
-  for_lines<T>(lines, n, period, [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
+  return [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
     put(y + at, (part(x + at, count) - m.at(c, i, count)) * a.at(c, i, count) + b.at(c, i, count), count);
-  });
+  };
+}
+template <class T, bool by_column, class... P>
+void normalise(Index lines, Index n, Index period, P... pointers) {
+  for_lines<T>(lines, n, period, normalising<T, by_column>(pointers...));
 }
 
 // dx = a * dy - k * (x - centre) - b
 template <class T, bool by_column>
-void unnormalise(Index lines, Index n, Index period, const T* dy, const T* x, const T* centre, const T* a, const T* k,
-                 const T* b, T* dx) {
+DL_INLINE auto unnormalising(const T* dy, const T* x, const T* centre, const T* a, const T* k, const T* b, T* dx) {
   const Coefficient<T, by_column> m{centre}, ca{a}, ck{k}, cb{b};
-  for_lines<T>(lines, n, period, [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
+  return [=](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
     const vec<T> off = part(x + at, count) - m.at(c, i, count);
     put(dx + at, ca.at(c, i, count) * part(dy + at, count) - ck.at(c, i, count) * off - cb.at(c, i, count), count);
-  });
+  };
+}
+template <class T, bool by_column, class... P>
+void unnormalise(Index lines, Index n, Index period, P... pointers) {
+  for_lines<T>(lines, n, period, unnormalising<T, by_column>(pointers...));
 }
 
-// Lines of x[N, C, S] by channel; where S is 1, rows of channels.
-template <class T, class... P>
-void normalise_channels(Index n, Index c, Index s, P... pointers) {
-  if (s == 1) normalise<T, true>(n, c, 1, pointers...);
-  else normalise<T, false>(n * c, s, c, pointers...);
-}
-template <class T, class... P>
-void unnormalise_channels(Index n, Index c, Index s, P... pointers) {
-  if (s == 1) unnormalise<T, true>(n, c, 1, pointers...);
-  else unnormalise<T, false>(n * c, s, c, pointers...);
+// f of the elements of channel c of x[N, C, S]
+template <class T, class F>
+DL_INLINE void for_channel(Index n, Index channels, Index s, Index c, const F& f) {
+  for (Index i = 0; i < n; ++i) for_line<T>(i * channels + c, s, channels, f);
 }
 
 Reduction by_channel(const void* x, Index n, Index c, Index s) {
@@ -119,22 +122,42 @@ void moments(const ReduceKernels::Of& reduce, Reduction r, double* mean, double*
 
 // ---- batch norm
 
+// Whether a thread takes whole channels, one after the other: what it reads again is then still in its cache. Where S
+// is 1, elements of a channel lie apart, and rows of channels are taken.
+bool by_whole_channels(Index s) { return s > 1; }
+
 template <class T>
 void batch(const ChannelNorm& p) {
   const T* x = static_cast<const T*>(p.x);
+  T* y = static_cast<T*>(p.y);
   Arrays arrays(5 * p.c);
   double *mean = arrays.take<double>(p.c), *var = arrays.take<double>(p.c);
   T *centre = arrays.take<T>(p.c), *rate = arrays.take<T>(p.c), *shift = arrays.take<T>(p.c);
   const Reduction all = by_channel(x, p.n, p.c, p.s);
-  moments(reductions(x), all, mean, var);
-  for (Index c = 0; c < p.c; ++c) {
-    var[c] /= all.length() > 0 ? double(all.length()) : 1;
+  const double length = all.length() > 0 ? double(all.length()) : 1;
+  const auto finish = [&](Index c) {
+    var[c] /= length;
     static_cast<T*>(p.mean)[c] = centre[c] = T(mean[c]);
     static_cast<T*>(p.var)[c] = T(var[c]);
     rate[c] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(var[c] + p.eps));
     shift[c] = T(value<T>(p.bias, c, 0));
+  };
+  if (!by_whole_channels(p.s)) {
+    moments(reductions(x), all, mean, var);
+    for (Index c = 0; c < p.c; ++c) finish(c);
+    return normalise<T, true>(p.n, p.c, 1, x, centre, rate, shift, y);
   }
-  normalise_channels<T>(p.n, p.c, p.s, x, centre, rate, shift, static_cast<T*>(p.y));
+  Reduction off = all;
+  off.shift = mean;
+  const auto apply = normalising<T, false>(x, centre, rate, shift, y);
+  parallel_for(0, p.c, kGrain / (all.length() + 1) + 1, [&](Index begin, Index end) {
+    for (Index c = begin; c < end; ++c) {
+      mean[c] = reductions(x).one_sum(all, c) / length;
+      var[c] = reductions(x).one_deviations(off, c);
+      finish(c);
+      for_channel<T>(p.n, p.c, p.s, c, apply);
+    }
+  });
 }
 
 template <class T>
@@ -145,31 +168,46 @@ void inference(const ChannelNorm& p) {
     rate[c] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(value<T>(p.var, c, 1) + p.eps));
     shift[c] = T(value<T>(p.bias, c, 0));
   }
-  normalise_channels<T>(p.n, p.c, p.s, static_cast<const T*>(p.x), static_cast<const T*>(p.mean), rate, shift,
-                        static_cast<T*>(p.y));
+  const T *x = static_cast<const T*>(p.x), *mean = static_cast<const T*>(p.mean);
+  if (p.s == 1) normalise<T, true>(p.n, p.c, 1, x, mean, rate, shift, static_cast<T*>(p.y));
+  else normalise<T, false>(p.n * p.c, p.s, p.c, x, mean, rate, shift, static_cast<T*>(p.y));
 }
 
 template <class T>
 void batch_grad(const ChannelNormGrad& p) {
   const T *dy = static_cast<const T*>(p.dy), *x = static_cast<const T*>(p.x), *mean = static_cast<const T*>(p.mean);
+  T* dx = static_cast<T*>(p.dx);
   Arrays arrays(6 * p.c);
   double *shift = arrays.take<double>(p.c), *total = arrays.take<double>(p.c), *along = arrays.take<double>(p.c);
   T *a = arrays.take<T>(p.c), *k = arrays.take<T>(p.c), *b = arrays.take<T>(p.c);
   for (Index c = 0; c < p.c; ++c) shift[c] = double(mean[c]);
-  Reduction r = by_channel(dy, p.n, p.c, p.s);
-  reductions(x).sum(r, total);
-  r.shift = shift, r.y = x;
-  reductions(x).products(r, along);
-  const double count = r.length() > 0 ? double(r.length()) : 1;
-  for (Index c = 0; c < p.c; ++c) {
+  const Reduction sums = by_channel(dy, p.n, p.c, p.s);
+  Reduction products = sums;
+  products.shift = shift, products.y = x;
+  const double count = sums.length() > 0 ? double(sums.length()) : 1;
+  const auto finish = [&](Index c) {
     const double rate = 1 / __builtin_sqrt(value<T>(p.var, c, 1) + p.eps), scaled = rate * value<T>(p.scale, c, 1);
     static_cast<T*>(p.dbias)[c] = T(total[c]);
     static_cast<T*>(p.dscale)[c] = T(along[c] * rate);
     a[c] = T(scaled);
     k[c] = T((scaled * rate * rate * along[c] - 2 * value<T>(p.dvar, c, 0)) / count);
     b[c] = T((scaled * total[c] - value<T>(p.dmean, c, 0)) / count);
+  };
+  if (!by_whole_channels(p.s)) {
+    reductions(x).sum(sums, total);
+    reductions(x).products(products, along);
+    for (Index c = 0; c < p.c; ++c) finish(c);
+    return unnormalise<T, true>(p.n, p.c, 1, dy, x, mean, a, k, b, dx);
   }
-  unnormalise_channels<T>(p.n, p.c, p.s, dy, x, mean, a, k, b, static_cast<T*>(p.dx));
+  const auto apply = unnormalising<T, false>(dy, x, mean, a, k, b, dx);
+  parallel_for(0, p.c, kGrain / (sums.length() + 1) + 1, [&](Index begin, Index end) {
+    for (Index c = begin; c < end; ++c) {
+      total[c] = reductions(x).one_sum(sums, c);
+      along[c] = reductions(x).one_products(products, c);
+      finish(c);
+      for_channel<T>(p.n, p.c, p.s, c, apply);
+    }
+  });
 }
 
 // ---- group norm: lines are the channels of each example
