@@ -112,13 +112,13 @@ def compare(
     return Row(name, a.median, b.median, b.median / a.median, spread, error, peer_error, gflops, gflops / peak)
 
 
-HEADER = f"{'':26}{'dlcore':>9}{'torch':>9}{'ratio':>7}{'error':>10}{'torch':>10}{'GFLOP/s':>9}{'peak':>6}  quartiles"
+HEADER = f"{'':40}{'dlcore':>9}{'torch':>9}{'ratio':>7}{'error':>10}{'torch':>10}{'GFLOP/s':>9}{'peak':>6}  quartiles"
 
 
 def line(r: Row) -> str:
     """A row as text under HEADER; times in ms."""
     return (
-        f"{r.name:26}{r.dlcore_ms:9.3f}{r.torch_ms:9.3f}{r.ratio:7.2f}{r.error:10.1e}{r.torch_error:10.1e}"
+        f"{r.name:40}{r.dlcore_ms:9.3f}{r.torch_ms:9.3f}{r.ratio:7.2f}{r.error:10.1e}{r.torch_error:10.1e}"
         f"{r.gflops:9.1f}{100 * r.peak_fraction:5.0f}%  {r.spread}"
     )
 

@@ -1,4 +1,4 @@
-"""dlcore against PyTorch eager on the CPU: matrix products and whole training steps (forward, backward, update)."""
+"""dlcore against PyTorch eager on the CPU: matrix products, training steps (forward, backward, update), recurrent layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import dlcore as dl
-from benchmarks import harness, models
+from benchmarks import harness, models, recurrent
 from dlcore import nn, optim
 from dlcore.profile import profile
 
@@ -39,6 +39,7 @@ def rows(only: str = "") -> Iterator[harness.Row]:
     for name, *spec in STEPS:
         if only in name:
             yield _step(name, *spec, peak)
+    yield from recurrent.rows(only, peak)
 
 
 def _sgemm(n: int, peak: float) -> harness.Row:

@@ -17,6 +17,7 @@ void bind_norm(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_launcher(py::module_& m);
 void bind_random(py::module_& m);
+void bind_recurrent(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_softmax(py::module_& m);
 
@@ -231,6 +232,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_optim(m);
   dlcore::bind_launcher(m);
   dlcore::bind_random(m);
+  dlcore::bind_recurrent(m);
   dlcore::bind_reduce(m);
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);

@@ -12,6 +12,7 @@
 #include "optim.h"
 #include "pool.h"
 #include "random.h"
+#include "recurrent.h"
 #include "reduce.h"
 #include "softmax.h"
 
@@ -25,6 +26,7 @@
   X(optim)             \
   X(pool)              \
   X(random)            \
+  X(recurrent)         \
   X(reduce)            \
   X(softmax)
 
@@ -39,6 +41,7 @@ struct Kernels {
   OptimKernels optim;
   PoolKernels pool;
   RandomKernels random;
+  RecurrentKernels recurrent;
   ReduceKernels reduce;
   SoftmaxKernels softmax;
 };
