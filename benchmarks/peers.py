@@ -1,4 +1,4 @@
-"""dlcore against PyTorch eager on the CPU: matrix products, training steps (forward, backward, update), recurrent layers."""
+"""dlcore against PyTorch eager on the CPU: matrix products, recurrent layers, whole training steps."""
 
 from __future__ import annotations
 

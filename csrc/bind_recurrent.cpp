@@ -91,14 +91,15 @@ void with_type(const Sizes& sizes, const F& f) {
   else f(float());
 }
 
-void lstm(const Object& h0, const Object& c0, const Object& w_hh, const Object& lengths, const Object& h,
-          const Object& c, const Object& gates, bool reverse) {
+void lstm(const Object& h0, const Object& c0, const Object& w_hh, const Object& b, const Object& lengths,
+          const Object& h, const Object& c, const Object& gates, bool reverse) {
   const Sizes sizes("lstm", h);
   with_type(sizes, [&](auto type) {
     using T = decltype(type);
     const Lstm<T> p{sizes.sequences<T>(lengths, w_hh, 4, reverse),
                     sizes.state<const T>(h0),
                     sizes.state<const T>(c0),
+                    sizes.bias<const T>(b, 4),
                     sizes.steps<T>(h, 1),
                     sizes.steps<T>(c, 1),
                     sizes.steps<T>(gates, 4)};
@@ -126,13 +127,14 @@ void lstm_grad(const Object& dh, const Object& dc, const Object& dgates, const O
   });
 }
 
-void gru(const Object& h0, const Object& w_hh, const Object& b_hh, const Object& lengths, const Object& inputs,
-         const Object& h, const Object& gates, bool reverse) {
+void gru(const Object& h0, const Object& w_hh, const Object& b_ih, const Object& b_hh, const Object& lengths,
+         const Object& inputs, const Object& h, const Object& gates, bool reverse) {
   const Sizes sizes("gru", h);
   with_type(sizes, [&](auto type) {
     using T = decltype(type);
     const Gru<T> p{sizes.sequences<T>(lengths, w_hh, 3, reverse),
                    sizes.state<const T>(h0),
+                   sizes.bias<const T>(b_ih, 3),
                    sizes.bias<const T>(b_hh, 3),
                    sizes.steps<const T>(inputs, 3),
                    sizes.steps<T>(h, 1),
@@ -160,11 +162,13 @@ void gru_grad(const Object& dh, const Object& dgates, const Object& h0, const Ob
   });
 }
 
-void rnn(const Object& h0, const Object& w_hh, const Object& lengths, const Object& h, bool relu, bool reverse) {
+void rnn(const Object& h0, const Object& w_hh, const Object& b, const Object& lengths, const Object& h, bool relu,
+         bool reverse) {
   const Sizes sizes("rnn", h);
   with_type(sizes, [&](auto type) {
     using T = decltype(type);
-    const Rnn<T> p{sizes.sequences<T>(lengths, w_hh, 1, reverse), relu, sizes.state<const T>(h0), sizes.steps<T>(h, 1)};
+    const Rnn<T> p{sizes.sequences<T>(lengths, w_hh, 1, reverse), relu, sizes.state<const T>(h0),
+                   sizes.bias<const T>(b, 1), sizes.steps<T>(h, 1)};
     sizes.run([&] { kernels_of<T>().rnn(p); });
   });
 }

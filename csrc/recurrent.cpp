@@ -19,6 +19,12 @@ struct Place {
   }
 };
 
+// The q-th H numbers of an array; null of null.
+template <class T>
+DL_INLINE const T* block_of(const T* array, Index q, Index H) {
+  return array == nullptr ? nullptr : array + q * H;
+}
+
 // ---- LSTM
 
 template <class T>
@@ -48,7 +54,9 @@ struct LstmCell {
       });
     }
     own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
-      const auto z = [&](int q) DL_INLINE_LAMBDA { return u.get(gates + q * H) + load(s + q * own.block); };
+      const auto z = [&](int q) DL_INLINE_LAMBDA {
+        return u.get(gates + q * H) + load(s + q * own.block) + u.get(block_of(p.b, q, H));
+      };
       const vec<T> i = sigmoid(z(0)), f = sigmoid(z(1)), g = tanh(z(2)), o = sigmoid(z(3));
       const vec<T> state = f * u.get(c_before) + i * g;
       u.put(c, state);
@@ -93,13 +101,9 @@ struct LstmGradCell {
       const vec<T> i = u.get(gates), f = u.get(gates + H), g = u.get(gates + 2 * H), o = u.get(gates + 3 * H);
       const vec<T> to_h = load(s) + u.get(dh), bent = tanh(u.get(c));
       const vec<T> to_c = u.get(so_far) + u.get(more) + to_h * o * (T(1) - bent * bent);
-      vec<T> to_i = to_c * g, to_f = to_c * u.get(c_before), to_g = to_c * i, to_o = to_h * bent;
-      if (dgates != nullptr) {
-        to_i += u.get(dgates);
-        to_f += u.get(dgates + H);
-        to_g += u.get(dgates + 2 * H);
-        to_o += u.get(dgates + 3 * H);
-      }
+      const auto more_to = [&](int q) DL_INLINE_LAMBDA { return u.get(block_of(dgates, q, H)); };
+      const vec<T> to_i = to_c * g + more_to(0), to_f = to_c * u.get(c_before) + more_to(1);
+      const vec<T> to_g = to_c * i + more_to(2), to_o = to_h * bent + more_to(3);
       u.put(dz, to_i * (i * (T(1) - i)));
       u.put(dz + H, to_f * (f * (T(1) - f)));
       u.put(dz + 2 * H, to_g * (T(1) - g * g));
@@ -147,12 +151,11 @@ struct GruCell {
         for (int q = 0; q < 4; ++q) u.put(gates + q * H, vec<T>{});
       });
     own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
-      const auto from_state = [&](int q) DL_INLINE_LAMBDA {
-        const vec<T> product = load(s + q * own.block);
-        return p.b_hh == nullptr ? product : product + u.get(p.b_hh + q * H);
-      };
-      const vec<T> r = sigmoid(u.get(inputs) + from_state(0)), z = sigmoid(u.get(inputs + H) + from_state(1));
-      const vec<T> m = from_state(2), n = tanh(u.get(inputs + 2 * H) + r * m);
+      const auto from_x = [&](int q) DL_INLINE_LAMBDA { return u.get(inputs + q * H) + u.get(block_of(p.b_ih, q, H)); };
+      const auto from_h = [&](int q)
+                              DL_INLINE_LAMBDA { return load(s + q * own.block) + u.get(block_of(p.b_hh, q, H)); };
+      const vec<T> r = sigmoid(from_x(0) + from_h(0)), z = sigmoid(from_x(1) + from_h(1));
+      const vec<T> m = from_h(2), n = tanh(from_x(2) + r * m);
       u.put(h, (T(1) - z) * n + z * u.get(before));
       u.put(gates, r);
       u.put(gates + H, z);
@@ -191,7 +194,7 @@ struct GruGradCell {
       });
     own.each([&](auto u, T* s) DL_INLINE_LAMBDA {
       const vec<T> r = u.get(gates), z = u.get(gates + H), n = u.get(gates + 2 * H), m = u.get(gates + 3 * H);
-      const auto more = [&](int q) DL_INLINE_LAMBDA { return dgates == nullptr ? vec<T>{} : u.get(dgates + q * H); };
+      const auto more = [&](int q) DL_INLINE_LAMBDA { return u.get(block_of(dgates, q, H)); };
       const vec<T> to_h = load(s) + u.get(dh);
       const vec<T> dn = (to_h * (T(1) - z) + more(2)) * (T(1) - n * n);
       const vec<T> dr = (dn * m + more(0)) * (r * (T(1) - r));
@@ -226,7 +229,7 @@ struct RnnCell {
     const T* const before = step.from(p.h0, p.h, n, of.rows, of.units);
     T* const h = Place<T>(of, step, n)(p.h, 1);
     own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
-      const vec<T> z = u.get(h) + load(s);
+      const vec<T> z = u.get(h) + load(s) + u.get(p.b);
       u.put(h, held ? u.get(before) : p.relu ? max(vec<T>{}, z) : tanh(z));
     });
   }

@@ -15,11 +15,11 @@ struct Sequences {
   std::ptrdiff_t w_row, w_col;
 };
 
-// gates[T,N,4*H] comes with the products with x, biases added, and becomes the gates. h0, c0[N,H]: null for zeros.
+// gates[T,N,4*H] comes with the products with x and becomes the gates. h0, c0[N,H], b[4*H]: null for zeros.
 template <class T>
 struct Lstm {
   Sequences<T> of;
-  const T *h0, *c0;
+  const T *h0, *c0, *b;
   T *h, *c, *gates;
 };
 // dc and dgates may be null. dh0 and dc0[N,H]: null if not wanted.
@@ -30,11 +30,11 @@ struct LstmGrad {
   T *dz, *dh0, *dc0;
 };
 
-// inputs[T,N,3*H]: the products with x, b_ih added. b_hh may be null.
+// inputs[T,N,3*H]: the products with x. h0, b_ih, b_hh: null for zeros.
 template <class T>
 struct Gru {
   Sequences<T> of;
-  const T *h0, *b_hh, *inputs;
+  const T *h0, *b_ih, *b_hh, *inputs;
   T *h, *gates;
 };
 template <class T>
@@ -44,12 +44,12 @@ struct GruGrad {
   T *dinputs, *dstates, *dh0;
 };
 
-// h[T,N,H] comes with the products with x, bias added, and becomes the states.
+// h[T,N,H] comes with the products with x and becomes the states. h0, b: null for zeros.
 template <class T>
 struct Rnn {
   Sequences<T> of;
   bool relu;  // else tanh
-  const T* h0;
+  const T *h0, *b;
   T* h;
 };
 template <class T>

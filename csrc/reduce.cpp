@@ -9,6 +9,7 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
+constexpr Index kAhead = 16;     // rows, each perhaps on another page, where no prefetcher looks ahead
 constexpr Index kColumns = 256;  // columns whose results a unit holds
 constexpr Index kChunk = 32768;  // elements worth a unit
 constexpr Index kMaxChunks = 64;
@@ -102,6 +103,7 @@ void reduce_columns(const Reduction& r, const Part& part, Index k, Index l, doub
   for (Index a = part.a0; a < part.a1; ++a)
     for (Index b = part.b0; b < part.b1; ++b) {
       const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l;
+      __builtin_prefetch(x + kAhead * r.l);
       static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
         s[v] = F::add(s[v], widen(x + v * kWide), second<T, F>(r, x + v * kWide), shift[v]);
       });

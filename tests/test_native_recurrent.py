@@ -94,11 +94,11 @@ def test_operands_of_any_strides(kind):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_other_arrays_are_refused(reverse):
     h, gates, w = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3, 16), np.float32), np.zeros((16, 4), np.float32)
-    good = [None, None, w, None, h, h.copy(), gates]
+    good = [None, None, w, None, None, h, h.copy(), gates]
     for k, bad, message in [
         (2, w[1:], "w_hh has the wrong shape"), (2, w.astype(int), "one dtype"), (0, h[0, :2], "the wrong shape"),
-        (3, np.zeros(3, np.int32), "int64 lengths"), (5, h[:1], "the wrong shape"), (6, gates[:, :, ::2], "contiguous"),
-        (4, h.astype(int), "float32 or float64"), (4, h[0], r"arrays \[T,N,H\]"),
+        (3, w[0], "the wrong shape"), (4, np.zeros(3, np.int32), "int64 lengths"), (6, h[:1], "the wrong shape"),
+        (7, gates[:, :, ::2], "contiguous"), (5, h.astype(int), "float32 or float64"), (5, h[0], r"arrays \[T,N,H\]"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=f"^lstm: .*{message}"):
             _C.lstm(*good[:k], bad, *good[k + 1 :], reverse)

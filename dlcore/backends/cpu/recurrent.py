@@ -13,11 +13,11 @@ from dlcore.dispatch import implement
 Array = np.ndarray[Any, Any]
 
 
-def _projected(x: Array, w: Array, b: Array | None) -> Array:
-    """`x[T,N,I]` times `w[G,I]`, plus `b[G]`, as a new array `[T,N,G]`."""
+def _projected(x: Array, w: Array) -> Array:
+    """`x[T,N,I]` times `w[G,I]` as a new array `[T,N,G]`."""
     t, n, i = x.shape
     y: Array = _C.empty((t, n, w.shape[0]), x.dtype)
-    _C.matmul(x.reshape(t * n, i), w.T, y.reshape(t * n, w.shape[0]), _dense(b))
+    _C.matmul(x.reshape(t * n, i), w.T, y.reshape(t * n, w.shape[0]))
     return y
 
 
@@ -47,9 +47,9 @@ def lstm(
     reverse: bool,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """`-> h[T,N,H] c[T,N,H] gates[T,N,4*H]`; the gates replace the product in place."""
-    gates = _projected(x, w_ih, b)
+    gates = _projected(x, w_ih)
     h, c = (_new(x, *x.shape[:2], w_hh.shape[1]) for _ in range(2))
-    _C.lstm(_dense(h0), _dense(c0), w_hh, _positions(lengths), h, c, gates, reverse)
+    _C.lstm(_dense(h0), _dense(c0), w_hh, _dense(b), _positions(lengths), h, c, gates, reverse)
     return h, c, gates
 
 
@@ -72,7 +72,8 @@ def gru(
 ) -> tuple[Array, Array]:  # fmt: skip
     """`-> h[T,N,H] gates[T,N,4*H]`."""
     h, gates = (_new(x, *x.shape[:2], size * w_hh.shape[1]) for size in (1, 4))
-    _C.gru(_dense(h0), w_hh, _dense(b_hh), _positions(lengths), _projected(x, w_ih, b_ih), h, gates, reverse)
+    biases = _dense(b_ih), _dense(b_hh)
+    _C.gru(_dense(h0), w_hh, *biases, _positions(lengths), _projected(x, w_ih), h, gates, reverse)
     return h, gates
 
 
@@ -94,8 +95,8 @@ def rnn(
     reverse: bool,
 ) -> Array:  # fmt: skip
     """`-> h[T,N,H]`; the states replace the product in place."""
-    h = _projected(x, w_ih, b)
-    _C.rnn(_dense(h0), w_hh, _positions(lengths), h, activation == "relu", reverse)
+    h = _projected(x, w_ih)
+    _C.rnn(_dense(h0), w_hh, _dense(b), _positions(lengths), h, activation == "relu", reverse)
     return h
 
 
