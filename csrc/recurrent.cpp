@@ -25,6 +25,13 @@ DL_INLINE const T* block_of(const T* array, Index q, Index H) {
   return array == nullptr ? nullptr : array + q * H;
 }
 
+// A cell makes one gate of all units before the next: chains of operations are long, and those of one unit after
+// another would not overlap.
+template <class T>
+constexpr auto squashed = [](vec<T> z) DL_INLINE_LAMBDA { return sigmoid(z); };
+template <class T>
+constexpr auto bent = [](vec<T> z) DL_INLINE_LAMBDA { return tanh(z); };
+
 // ---- LSTM
 
 template <class T>
@@ -53,18 +60,21 @@ struct LstmCell {
         for (int q = 0; q < 4; ++q) u.put(gates + q * H, vec<T>{});
       });
     }
-    own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
-      const auto z = [&](int q) DL_INLINE_LAMBDA {
-        return u.get(gates + q * H) + load(s + q * own.block) + u.get(block_of(p.b, q, H));
-      };
-      const vec<T> i = sigmoid(z(0)), f = sigmoid(z(1)), g = tanh(z(2)), o = sigmoid(z(3));
+    const auto make = [&](int q, const auto& gate) {
+      own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
+        const vec<T> z = u.get(gates + q * H) + load(s + q * own.block) + u.get(block_of(p.b, q, H));
+        u.put(gates + q * H, gate(z));
+      });
+    };
+    make(0, squashed<T>);
+    make(1, squashed<T>);
+    make(2, bent<T>);
+    make(3, squashed<T>);
+    own.each([&](auto u, const T*) DL_INLINE_LAMBDA {
+      const vec<T> i = u.get(gates), f = u.get(gates + H), g = u.get(gates + 2 * H), o = u.get(gates + 3 * H);
       const vec<T> state = f * u.get(c_before) + i * g;
       u.put(c, state);
       u.put(h, o * tanh(state));
-      u.put(gates, i);
-      u.put(gates + H, f);
-      u.put(gates + 2 * H, g);
-      u.put(gates + 3 * H, o);
     });
   }
 };
@@ -97,9 +107,11 @@ struct LstmGradCell {
         u.put(later, u.get(so_far) + u.get(more));
         for (int q = 0; q < 4; ++q) u.put(dz + q * H, vec<T>{});
       });
+    T* const of_c = dz + 3 * H;  // tanh(c), for now
+    own.each([&](auto u, T*) DL_INLINE_LAMBDA { u.put(of_c, tanh(u.get(c))); });
     own.each([&](auto u, T* s) DL_INLINE_LAMBDA {
       const vec<T> i = u.get(gates), f = u.get(gates + H), g = u.get(gates + 2 * H), o = u.get(gates + 3 * H);
-      const vec<T> to_h = load(s) + u.get(dh), bent = tanh(u.get(c));
+      const vec<T> to_h = load(s) + u.get(dh), bent = u.get(of_c);
       const vec<T> to_c = u.get(so_far) + u.get(more) + to_h * o * (T(1) - bent * bent);
       const auto more_to = [&](int q) DL_INLINE_LAMBDA { return u.get(block_of(dgates, q, H)); };
       const vec<T> to_i = to_c * g + more_to(0), to_f = to_c * u.get(c_before) + more_to(1);
@@ -150,15 +162,16 @@ struct GruCell {
         u.put(h, u.get(before));
         for (int q = 0; q < 4; ++q) u.put(gates + q * H, vec<T>{});
       });
+    const auto from_x = [&](auto u, int q)
+                            DL_INLINE_LAMBDA { return u.get(inputs + q * H) + u.get(block_of(p.b_ih, q, H)); };
+    const auto from_h = [&](auto u, const T* s, int q)
+                            DL_INLINE_LAMBDA { return load(s + q * own.block) + u.get(block_of(p.b_hh, q, H)); };
+    for (int q = 0; q < 2; ++q)
+      own.each([&](auto u, const T* s)
+                   DL_INLINE_LAMBDA { u.put(gates + q * H, sigmoid(from_x(u, q) + from_h(u, s, q))); });
     own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
-      const auto from_x = [&](int q) DL_INLINE_LAMBDA { return u.get(inputs + q * H) + u.get(block_of(p.b_ih, q, H)); };
-      const auto from_h = [&](int q)
-                              DL_INLINE_LAMBDA { return load(s + q * own.block) + u.get(block_of(p.b_hh, q, H)); };
-      const vec<T> r = sigmoid(from_x(0) + from_h(0)), z = sigmoid(from_x(1) + from_h(1));
-      const vec<T> m = from_h(2), n = tanh(from_x(2) + r * m);
+      const vec<T> r = u.get(gates), z = u.get(gates + H), m = from_h(u, s, 2), n = tanh(from_x(u, 2) + r * m);
       u.put(h, (T(1) - z) * n + z * u.get(before));
-      u.put(gates, r);
-      u.put(gates + H, z);
       u.put(gates + 2 * H, n);
       u.put(gates + 3 * H, m);
     });
