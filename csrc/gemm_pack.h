@@ -18,7 +18,9 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
                         DL_INLINE_LAMBDA { square[j] = j < some ? load(p + (i0 + j) * stride + k) : vec<T>{}; });
       transpose<T>(square);
       T* to = out + k * width + i0;
-      if (fit == W) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
+      // What full vectors put behind their own slice is overwritten if slices follow that are as long together.
+      const bool overwritten = width < W && (kc - k - W + 1) * width >= W;
+      if (fit == W || overwritten) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
       else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
     }
     const T* lines = p + i0 * stride;

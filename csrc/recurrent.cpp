@@ -25,10 +25,10 @@ DL_INLINE const T* block_of(const T* array, Index q, Index H) {
   return array == nullptr ? nullptr : array + q * H;
 }
 
-// A cell makes one gate of all units before the next: chains of operations are long, and those of one unit after
-// another would not overlap.
+// A cell makes one gate of all units before the next, for chains of operations are long and those of one unit after
+// another would not overlap. Meanwhile it fetches the next row, which may lie where no prefetcher looks.
 template <class T>
-constexpr auto squashed = [](vec<T> z) DL_INLINE_LAMBDA { return sigmoid(z); };
+constexpr auto squashed = [](vec<T> z) DL_INLINE_LAMBDA { return sigmoid_normal(z); };
 template <class T>
 constexpr auto bent = [](vec<T> z) DL_INLINE_LAMBDA { return tanh(z); };
 
@@ -64,6 +64,7 @@ struct LstmCell {
       own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
         const vec<T> z = u.get(gates + q * H) + load(s + q * own.block) + u.get(block_of(p.b, q, H));
         u.put(gates + q * H, gate(z));
+        u.fetch(gates + (4 + q) * H);
       });
     };
     make(0, squashed<T>);
@@ -75,6 +76,8 @@ struct LstmCell {
       const vec<T> state = f * u.get(c_before) + i * g;
       u.put(c, state);
       u.put(h, o * tanh(state));
+      u.fetch(c + H);
+      u.fetch(h + H);
     });
   }
 };
@@ -167,13 +170,16 @@ struct GruCell {
     const auto from_h = [&](auto u, const T* s, int q)
                             DL_INLINE_LAMBDA { return load(s + q * own.block) + u.get(block_of(p.b_hh, q, H)); };
     for (int q = 0; q < 2; ++q)
-      own.each([&](auto u, const T* s)
-                   DL_INLINE_LAMBDA { u.put(gates + q * H, sigmoid(from_x(u, q) + from_h(u, s, q))); });
+      own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
+        u.put(gates + q * H, sigmoid_normal(from_x(u, q) + from_h(u, s, q)));
+        u.fetch(inputs + (3 + q) * H);
+      });
     own.each([&](auto u, const T* s) DL_INLINE_LAMBDA {
       const vec<T> r = u.get(gates), z = u.get(gates + H), m = from_h(u, s, 2), n = tanh(from_x(u, 2) + r * m);
       u.put(h, (T(1) - z) * n + z * u.get(before));
       u.put(gates + 2 * H, n);
       u.put(gates + 3 * H, m);
+      u.fetch(inputs + 5 * H);
     });
   }
 };

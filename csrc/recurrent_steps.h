@@ -49,6 +49,7 @@ struct Units {
     if constexpr (sizeof(count) == sizeof(I<1>)) store(row + u, x);
     else store(row + u, x, count);
   }
+  DL_INLINE void fetch(const T* row) const { __builtin_prefetch(row + u, 1); }
 };
 
 // A thread's units in one sequence, and the blocks of its product.

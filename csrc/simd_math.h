@@ -33,17 +33,31 @@ DL_INLINE vec_f32 power_of_two(vec_i32 n) { return (vec_f32)((n + 127) << 23); }
 // ln 2 as a short float (its product with an exponent is exact) and the rest
 inline constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.4286068203094173e-06f;
 
-// x = n ln 2 + r, |r| <= ln 2 / 2; the power of two is applied in halves, so that results may be denormal.
-DL_INLINE vec_f32 exp(vec_f32 x) {
-  x = max(broadcast(-110.f), min(broadcast(100.f), x));
+// exp(x) = value 2^exponent, from x = n ln 2 + r, |r| <= ln 2 / 2
+struct Exponential {
+  vec_f32 value;
+  vec_i32 exponent;
+};
+DL_INLINE Exponential exp_in_parts(vec_f32 x) {
   const vec_f32 magic = broadcast(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
   const vec_f32 shifted = fma(x, broadcast(1.44269504f), magic);
   const vec_f32 n = shifted - magic;
   const vec_f32 r = fma(n, broadcast(-kLn2Low), fma(n, broadcast(-kLn2High), x));
   const vec_f32 p = polynomial(r, {0.49999994f, 0.1666652f, 0.041668393f, 0.008368781f, 0.0013814467f});
-  const vec_f32 e = fma(r * r, p, r) + 1.f;
-  const vec_i32 exponent = (vec_i32)shifted - (vec_i32)magic, half = exponent >> 1;
-  return e * power_of_two(half) * power_of_two(exponent - half);
+  return {fma(r * r, p, r) + 1.f, (vec_i32)shifted - (vec_i32)magic};
+}
+
+// The power of two is applied in halves, so that results may be denormal.
+DL_INLINE vec_f32 exp(vec_f32 x) {
+  const Exponential e = exp_in_parts(max(broadcast(-110.f), min(broadcast(100.f), x)));
+  const vec_i32 half = e.exponent >> 1;
+  return e.value * power_of_two(half) * power_of_two(e.exponent - half);
+}
+
+// For -87 <= x <= 88, where results are normal numbers.
+DL_INLINE vec_f32 exp_normal(vec_f32 x) {
+  const Exponential e = exp_in_parts(x);
+  return e.value * power_of_two(e.exponent);
 }
 
 // x = 2^n (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
@@ -66,12 +80,18 @@ DL_INLINE vec_f32 log(vec_f32 x) {
 DL_INLINE vec_f32 tanh(vec_f32 x) {
   const vec_f32 a = abs(x), z = x * x;
   const vec_f32 p = polynomial(z, {-0.3333328f, 0.13331442f, -0.053739715f, 0.020639086f, -0.0057049864f});
-  const vec_f32 large = copysign(1.f - 2.f / (exp(a + a) + 1.f), x);
+  const vec_f32 large = copysign(1.f - 2.f / (exp_normal(min(broadcast(88.f), a + a)) + 1.f), x);
   return a < 0.625f ? fma(p * z, x, x) : large;
 }
 
 DL_INLINE vec_f32 sigmoid(vec_f32 x) {
   const vec_f32 e = exp(-abs(x));
+  return (x < 0.f ? e : broadcast(1.f)) / (1.f + e);
+}
+
+// The same for less, but never below sigmoid(-87), 1.6e-38.
+DL_INLINE vec_f32 sigmoid_normal(vec_f32 x) {
+  const vec_f32 e = exp_normal(max(broadcast(-87.f), -abs(x)));
   return (x < 0.f ? e : broadcast(1.f)) / (1.f + e);
 }
 
@@ -100,6 +120,7 @@ DL_INLINE vec<double> sigmoid(vec<double> x) {
     return (v < 0 ? e : 1.0) / (1.0 + e);
   });
 }
+DL_INLINE vec<double> sigmoid_normal(vec<double> x) { return sigmoid(x); }
 
 // x Phi(x), with the normal distribution's exact Phi (Hendrycks and Gimpel, arXiv:1606.08415)
 template <class T>
