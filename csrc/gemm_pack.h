@@ -5,6 +5,13 @@
 namespace dlcore {
 namespace DL_ISA {
 
+// Whether a whole vector may be stored for a slice of a panel, as what it puts behind is overwritten by the slices
+// after it; left: how many there are, this one included.
+template <class T>
+DL_INLINE bool spills_into_later(int width, Index left) {
+  return width < lanes<T> && left * width >= lanes<T>;
+}
+
 // out[k*width + i] = p[i*stride + k], n <= width lines contiguous in k; zero for n <= i < width.
 template <class T>
 DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int width) {
@@ -18,8 +25,7 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
                         DL_INLINE_LAMBDA { square[j] = j < some ? load(p + (i0 + j) * stride + k) : vec<T>{}; });
       transpose<T>(square);
       T* to = out + k * width + i0;
-      // What full vectors put behind their own slice is overwritten if slices follow that are as long together.
-      const bool overwritten = width < W && (kc - k - W + 1) * width >= W;
+      const bool overwritten = spills_into_later<T>(width, kc - k - W + 1);
       if (fit == W || overwritten) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
       else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
     }
@@ -42,8 +48,11 @@ DL_INLINE void pack_slices(const T* p, Index stride, int n, Index kc, T* out, in
   if (n == NR && width == NR) return copy_slices<NR>(p, stride, kc, out);
   if (n == MR && width == MR) return copy_slices<MR>(p, stride, kc, out);
   for (Index k = 0; k < kc; ++k)
-    for (int i0 = 0; i0 < width; i0 += W)
-      store(out + k * width + i0, load(p + k * stride + i0, larger(0, smaller(W, n - i0))), smaller(W, width - i0));
+    for (int i0 = 0; i0 < width; i0 += W) {
+      const vec<T> x = i0 + W <= n ? load(p + k * stride + i0) : load(p + k * stride + i0, larger(0, n - i0));
+      if (i0 + W <= width || spills_into_later<T>(width, kc - k)) store(out + k * width + i0, x);
+      else store(out + k * width + i0, x, width - i0);
+    }
 }
 
 // out[k*width + i] = p[i*line_stride + k*k_stride]

@@ -113,7 +113,8 @@ template <class T>
 class StepPlan {
  public:
   static constexpr Index kPad = 64 / sizeof(T);    // keeps rows of products from being powers of two apart
-  static constexpr Index kFewWeights = 128 << 10;  // bytes that each thread may have a copy of
+  static constexpr Index kFewWeights = 256 << 10;  // bytes that each thread may have a copy of
+  static constexpr Index kRowsOfAThread = 4;       // from which on a thread reads its weights as fast as it multiplies
   static constexpr double kWorthATeam = 3e5;       // multiply-adds: some microseconds
   static constexpr double kWorthABarrier = 2e4;    // multiply-adds of a thread in one step
 
@@ -132,7 +133,7 @@ class StepPlan {
         blocks(grad ? 1 : gates),
         thin(of.rows <= kThinRows),
         width(thin ? kThinVectors * lanes<T> : Tiling<T>::NR),
-        by_rows(K * blocks * of.units * Index(sizeof(T)) <= kFewWeights && of.rows >= num_threads() * Tiling<T>::MR),
+        by_rows(K * blocks * of.units * Index(sizeof(T)) <= kFewWeights && of.rows >= num_threads() * kRowsOfAThread),
         limit(threads()),
         w_size_(K * blocks * (of.units + columns(limit))),
         a_size_(of.rows * K),
