@@ -15,7 +15,9 @@
 //                                          takes a step of sequence n for the thread's units; held: past its end
 //   with K = H and products [N,kGates*H], or if kGrad K = kGates*H and products [N,H]
 #pragma once
+#include "gemm_dot.h"
 #include "gemm_pack.h"
+#include "gemm_store.h"
 #include "recurrent.h"
 
 namespace dlcore {
@@ -115,6 +117,7 @@ class StepPlan {
   static constexpr Index kPad = 64 / sizeof(T);    // keeps rows of products from being powers of two apart
   static constexpr Index kFewWeights = 256 << 10;  // bytes that each thread may have a copy of
   static constexpr Index kRowsOfAThread = 4;       // from which on a thread reads its weights as fast as it multiplies
+  static constexpr Index kFewRows = 48;            // up to which dot products are faster than packing for one step
   static constexpr double kWorthATeam = 3e5;       // multiply-adds: some microseconds
   static constexpr double kWorthABarrier = 2e4;    // multiply-adds of a thread in one step
 
@@ -122,8 +125,9 @@ class StepPlan {
   const bool grad;
   const Index K, blocks;
   const bool thin;
-  const int width;     // of a panel of weights
-  const bool by_rows;  // threads own sequences, not units
+  const int width;      // of a panel of weights
+  const bool in_place;  // the only product is made of weights that are not packed
+  const bool by_rows;   // threads own sequences, not units
   const int limit;
 
   StepPlan(const Sequences<T>& of, bool grad, Index gates)
@@ -133,9 +137,10 @@ class StepPlan {
         blocks(grad ? 1 : gates),
         thin(of.rows <= kThinRows),
         width(thin ? kThinVectors * lanes<T> : Tiling<T>::NR),
+        in_place(!grad && of.steps == 1 && of.w_col == 1 && of.rows <= kFewRows),
         by_rows(K * blocks * of.units * Index(sizeof(T)) <= kFewWeights && of.rows >= num_threads() * kRowsOfAThread),
         limit(threads()),
-        w_size_(K * blocks * (of.units + columns(limit))),
+        w_size_(in_place ? 0 : K * blocks * (of.units + columns(limit))),
         a_size_(of.rows * K),
         scratch_(sizeof(T) *
                  size_t(w_size_ + 2 * a_size_ + of.rows * (blocks * (of.units + columns(limit)) + limit * kPad))) {}
@@ -189,14 +194,13 @@ class StepPart {
 
   // Of rows [N,K], those of the own sequences and units, for the product of a step.
   void pack(const T* from, Index turn) const {
-    const Index count = plan_.thin ? 1 : panels_.count, K = plan_.K;
+    const Index K = plan_.K;
     T* const to = plan_.made(turn, rows_.begin);
-    for (Index i = 0; i < count; ++i) {
-      const Index n = plan_.thin ? 0 : panels_.begin(i);
-      const int height = plan_.thin ? int(panels_.n) : panels_.size(i);
+    for (Index i = 0; i < panels_.count; ++i) {
+      const Index n = panels_.begin(i), height = panels_.size(i);
       for (Index k = units_.begin; k < K; k += plan_.of.units)
-        pack_panel(from + (rows_.begin + n) * K + k, K, 1, height, units_.end - units_.begin, to + n * K + k * height,
-                   height);
+        pack_panel(from + (rows_.begin + n) * K + k, K, 1, int(height), units_.end - units_.begin,
+                   to + n * K + k * height, int(height));
     }
   }
 
@@ -222,6 +226,15 @@ class StepPart {
         if (plan_.thin) thin_kernels<T>[panels_.n](K, a, b, c, ld_, add);
         else panel(group, a, b, int((smaller(width, own - u) + lanes<T> - 1) / lanes<T>), c, add);
       }
+  }
+
+  // The product of rows `from`[N,K], where nothing is packed.
+  void multiply_in_place(const T* from) const {
+    const Sequences<T>& p = plan_.of;
+    for (Index q = 0; q < plan_.blocks; ++q)
+      dot_in_team(0, 1, rows_.end - rows_.begin, units_.end - units_.begin, plan_.K, from + rows_.begin * plan_.K,
+                  plan_.K, p.w + (q * p.units + units_.begin) * p.w_row, p.w_row,
+                  Store<T>{product_ + q * block_, ld_, nullptr, false, Activation::none, false});
   }
 
   DL_INLINE Owned<T> owned(Index row) const { return {units_, product_ + (row - rows_.begin) * ld_, block_}; }
@@ -269,13 +282,15 @@ void take_steps(const Cell& cell) {
       part.pack(made, turn);
       if (!plan.by_rows) team().barrier();
     };
-    part.pack_weights();
+    const T* const first = cell.first();
+    const bool packs = !plan.in_place && (first != nullptr || p.steps > 1 || cell.rest() != nullptr);
     part.clear();
-    if (cell.first() != nullptr) publish(cell.first(), 0);
+    if (packs) part.pack_weights();
+    if (first != nullptr) packs ? publish(first, 0) : part.multiply_in_place(first);
     for (Index k = 0; k < p.steps; ++k) {
       const Step step = step_of(p, Cell::kGrad ? p.steps - 1 - k : k, k == 0);
       part.each_group([&](Range group, Range rows) {
-        if (k > 0 || cell.first() != nullptr) part.multiply(group, k, cell.keeps());
+        if (k > 0 || (first != nullptr && packs)) part.multiply(group, k, cell.keeps());
         for (Index n = rows.begin; n < rows.end; ++n)
           cell.row(step, n, p.lengths != nullptr && p.lengths[n] <= step.now, part.owned(n));
       });
