@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "attention.h"
 #include "conv.h"
 #include "elementwise.h"
 #include "gather.h"
@@ -18,6 +19,7 @@
 
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
+  X(attention)         \
   X(conv)              \
   X(elementwise)       \
   X(gather)            \
@@ -33,6 +35,7 @@
 namespace dlcore {
 
 struct Kernels {
+  AttentionKernels attention;
   ConvKernels conv;
   ElementwiseKernels elementwise;
   GatherKernels gather;
