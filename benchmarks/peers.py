@@ -1,4 +1,4 @@
-"""dlcore against PyTorch eager on the CPU: matrix products, recurrent layers, whole training steps."""
+"""dlcore against PyTorch eager on the CPU: matrix products, layers, functions, and whole training steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import dlcore as dl
-from benchmarks import harness, models, recurrent
+from benchmarks import attention, functions, harness, models, recurrent
 from dlcore import nn, optim
 from dlcore.profile import profile
 
@@ -47,7 +47,8 @@ def rows(only: str = "") -> Iterator[harness.Row]:
     for name, *spec in STEPS:
         if only in name:
             yield _step(name, *spec, peak)
-    yield from recurrent.rows(only, peak)
+    for family in (recurrent, attention, functions):
+        yield from family.rows(only, peak)
 
 
 def _sgemm(n: int, peak: float) -> harness.Row:
