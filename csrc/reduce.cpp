@@ -9,8 +9,8 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
-constexpr Index kAhead = 16;     // rows, each perhaps on another page, where no prefetcher looks ahead
 constexpr Index kColumns = 256;  // columns whose results a unit holds
+constexpr int kRows = 8;         // of which a column's elements are added one after the other
 constexpr Index kChunk = 32768;  // elements worth a unit
 constexpr Index kMaxChunks = 64;
 
@@ -92,44 +92,34 @@ double reduce_rows(const Reduction& r, const Part& part, Index k) {
   return join_lanes<F>(F::join(F::join(s[0], s[1]), F::join(s[2], s[3])));
 }
 
-// Vectors * kWide columns from column l on, their states in registers.
-template <class T, class F, int Vectors>
-void reduce_columns(const Reduction& r, const Part& part, Index k, Index l, double* out) {
-  Wide s[Vectors], shift[Vectors];
-  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-    s[v] = broadcast(F::first);
-    shift[v] = r.shift == nullptr ? Wide{} : load(r.shift + k * r.l + l + v * kWide);
-  });
-  for (Index a = part.a0; a < part.a1; ++a)
-    for (Index b = part.b0; b < part.b1; ++b) {
-      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l;
-      __builtin_prefetch(x + kAhead * r.l);
-      static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-        s[v] = F::add(s[v], widen(x + v * kWide), second<T, F>(r, x + v * kWide), shift[v]);
-      });
-    }
-  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { store(out + v * kWide, s[v]); });
-}
-
-// The last n < kWide columns.
-template <class T, class F>
-void reduce_last_columns(const Reduction& r, const Part& part, Index k, Index l, Index n, double* out) {
-  Wide s = broadcast(F::first);
-  const Wide shift = r.shift == nullptr ? Wide{} : load(r.shift + k * r.l + l, n);
-  for (Index a = part.a0; a < part.a1; ++a)
-    for (Index b = part.b0; b < part.b1; ++b) {
-      const T* x = static_cast<const T*>(r.x) + ((a * r.k + k) * r.b + b) * r.l + l;
-      s = F::add(s, widen(x, n), second<T, F>(r, x, n), shift);
-    }
-  store(out, s, n);
-}
-
+// Columns l0 to l0 + n, their states in `out`: memory is read along rows, some of them at a time.
 template <class T, class F>
 void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, double* out) {
-  Index j = 0;
-  for (; j + 4 * kWide <= n; j += 4 * kWide) reduce_columns<T, F, 4>(r, part, k, l0 + j, out + j);
-  for (; j + kWide <= n; j += kWide) reduce_columns<T, F, 1>(r, part, k, l0 + j, out + j);
-  if (j < n) reduce_last_columns<T, F>(r, part, k, l0 + j, n - j, out + j);
+  const Index outer = r.k * r.b * r.l, apart = part.a1 - part.a0, length = part.b1 - part.b0;
+  const Index runs = length == 1 ? 1 : apart, rows = length == 1 ? apart : length, step = length == 1 ? outer : r.l;
+  const double* shifts = r.shift == nullptr ? nullptr : r.shift + k * r.l + l0;
+  const auto add = [&](const T* x, auto together) DL_INLINE_LAMBDA {
+    const auto vector = [&](Index j, auto... count) DL_INLINE_LAMBDA {
+      Wide s = load(out + j, count...);
+      const Wide shift = shifts == nullptr ? Wide{} : load(shifts + j, count...);
+      constexpr int kTogether = decltype(together)();
+      static_for<kTogether>([&](auto u) DL_INLINE_LAMBDA {
+        const T* at = x + u * step + j;
+        s = F::add(s, widen(at, count...), second<T, F>(r, at, count...), shift);
+      });
+      store(out + j, s, count...);
+    };
+    Index j = 0;
+    for (; j + kWide <= n; j += kWide) vector(j);
+    if (j < n) vector(j, n - j);
+  };
+  for (Index j = 0; j < n; ++j) out[j] = F::first;
+  const T* x = static_cast<const T*>(r.x) + (part.a0 * r.k + k) * r.b * r.l + part.b0 * r.l + l0;
+  for (Index run = 0; run < runs; ++run, x += outer) {
+    Index i = 0;
+    for (; i + kRows <= rows; i += kRows) add(x + i * step, I<kRows>());
+    for (; i < rows; ++i) add(x + i * step, I<1>());
+  }
 }
 
 // ---- all units, and the chunks of each output together
