@@ -74,7 +74,8 @@ def test_embedding_gradient_has_the_bits_of_the_reference(rows, width, count, pa
         (lambda i: (i, i), "reference"),
         (lambda i: (None, i), "reference"),
         (lambda i: (..., i), "reference"),
-        (lambda i: (1,), "reference"),
+        (lambda i: (1,), "slices"),
+        (lambda i: (slice(None), slice(3, 0, -2), None), "slices"),
     ],
 )
 def test_gradients_of_indexing(key, variant):
