@@ -312,34 +312,75 @@ void rows(const RowNorm& p) {
   });
 }
 
-// dx of one row; adds the row's dy * z and dy to `dscale` and `dbias`.
+struct Sums {
+  double first, second;
+};
+// As sum_over, of the two terms that term(i, n, sums) adds.
+template <class F>
+DL_INLINE Sums two_sums_over(Index length, const F& term) {
+  Wide s[4][2] = {};
+  Index i = 0;
+  for (; i + 4 * kWide <= length; i += 4 * kWide)
+    static_for<4>([&](auto u) DL_INLINE_LAMBDA { term(i + u * kWide, I<kWide>(), s[u]); });
+  for (; i + kWide <= length; i += kWide) term(i, I<kWide>(), s[0]);
+  if (i < length) term(i, length - i, s[1]);
+  const auto total = [&](int k) { return sum<double>((s[0][k] + s[1][k]) + (s[2][k] + s[3][k])); };
+  return {total(0), total(1)};
+}
+
+// dx of one row; returns the row's moments.
 template <class T>
-DL_INLINE void row_grad(const RowNormGrad& p, Index row, double* dscale, double* dbias) {
+RowMoments row_grad(const RowNormGrad& p, Index row) {
   const T *dy = static_cast<const T*>(p.dy) + row * p.d, *x = static_cast<const T*>(p.x) + row * p.d;
   const T* scale = static_cast<const T*>(p.scale);
   T* dx = static_cast<T*>(p.dx) + row * p.d;
-  const RowMoments m = row_moments(x, p.d, p.eps, p.centre);
   const auto weighted = [=](Index i, auto n) DL_INLINE_LAMBDA {
     return scale == nullptr ? widen(dy + i, n) : widen(dy + i, n) * widen(scale + i, n);
   };
-  const double total = p.centre ? sum_over(p.d, weighted) : 0;
-  const double along =
-      sum_over(p.d, [=](Index i, auto n) DL_INLINE_LAMBDA { return weighted(i, n) * (widen(x + i, n) - m.mean); });
-  const T mean = T(m.mean), rate = T(m.rate), k = T(m.rate * m.rate * m.rate * along / double(p.d));
-  const T b = T(m.rate * total / double(p.d));
+  Sums whole = {0, 0};  // of x and of the weighted dy
+  if (p.centre)
+    whole = two_sums_over(
+        p.d, [=](Index i, auto n, Wide* s) DL_INLINE_LAMBDA { s[0] += widen(x + i, n), s[1] += weighted(i, n); });
+  const double mean = whole.first / double(p.d);
+  const Sums off = two_sums_over(p.d, [=](Index i, auto n, Wide* s) DL_INLINE_LAMBDA {
+    Wide v = widen(x + i, n) - mean;
+    for (int lane = 0; lane < kWide; ++lane)
+      if (lane >= n) v[lane] = 0;
+    s[0] += v * v, s[1] += weighted(i, n) * v;
+  });
+  const double rate = 1 / __builtin_sqrt(off.first / double(p.d) + p.eps);
+  const T centre = T(mean), a = T(rate), k = T(rate * rate * rate * off.second / double(p.d));
+  const T b = T(rate * whole.second / double(p.d));
   const Columns<T> columns{scale, nullptr};
   for (Index i = 0; i < p.d; i += lanes<T>) {
     const Index n = smaller<Index>(lanes<T>, p.d - i);
-    put(dx + i, part(dy + i, n) * columns.factor(i, n) * rate - (part(x + i, n) - mean) * k - b, n);
+    put(dx + i, part(dy + i, n) * columns.factor(i, n) * a - (part(x + i, n) - centre) * k - b, n);
   }
-  for (Index i = 0; i < p.d; ++i) {
-    dscale[i] += double(dy[i]) * ((double(x[i]) - m.mean) * m.rate);
-    dbias[i] += double(dy[i]);
-  }
+  return {mean, rate};
+}
+
+// Adds the dy * z and dy of some rows, one after the other, to `dscale` and `dbias`.
+template <class T, int Rows>
+void add_rows(const RowNormGrad& p, Index row, const RowMoments* of, double* dscale, double* dbias) {
+  const T *dy = static_cast<const T*>(p.dy) + row * p.d, *x = static_cast<const T*>(p.x) + row * p.d;
+  const auto add = [&](Index i, auto... n) DL_INLINE_LAMBDA {
+    Wide s = load(dscale + i, n...), b = load(dbias + i, n...);
+    static_for<Rows>([&](auto r) DL_INLINE_LAMBDA {
+      const Wide g = widen(dy + r * p.d + i, n...);
+      s += g * ((widen(x + r * p.d + i, n...) - of[r].mean) * of[r].rate);
+      b += g;
+    });
+    store(dscale + i, s, n...);
+    store(dbias + i, b, n...);
+  };
+  Index i = 0;
+  for (; i + kWide <= p.d; i += kWide) add(i);
+  if (i < p.d) add(i, p.d - i);
 }
 
 template <class T>
 void rows_grad(const RowNormGrad& p) {
+  constexpr int kTogether = 4;
   const Index chunks = larger<Index>(1, smaller<Index>(16, p.rows * p.d / kGrain));  // by the shape alone
   Arrays arrays(2 * chunks * p.d);
   double* sums = arrays.take<double>(2 * chunks * p.d);  // [chunk][dscale, dbias][D]
@@ -347,7 +388,17 @@ void rows_grad(const RowNormGrad& p) {
     for (Index c = begin; c < end; ++c) {
       double *dscale = sums + 2 * c * p.d, *dbias = dscale + p.d;
       for (Index i = 0; i < 2 * p.d; ++i) dscale[i] = 0;
-      for (Index row = p.rows * c / chunks; row < p.rows * (c + 1) / chunks; ++row) row_grad<T>(p, row, dscale, dbias);
+      Index row = p.rows * c / chunks;
+      const Index last = p.rows * (c + 1) / chunks;
+      RowMoments of[kTogether];
+      for (; row + kTogether <= last; row += kTogether) {
+        for (int r = 0; r < kTogether; ++r) of[r] = row_grad<T>(p, row + r);
+        add_rows<T, kTogether>(p, row, of, dscale, dbias);
+      }
+      for (; row < last; ++row) {
+        of[0] = row_grad<T>(p, row);
+        add_rows<T, 1>(p, row, of, dscale, dbias);
+      }
     }
   });
   for (Index i = 0; i < p.d; ++i) {
