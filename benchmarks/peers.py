@@ -1,4 +1,4 @@
-"""dlcore against PyTorch eager on the CPU: matrix products, layers, functions, and whole training steps."""
+"""dlcore against PyTorch eager on the CPU: matrix products, layers, functions, and whole training steps, captured."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, float]]] = {  # class and arguments
 SIZES = (512, 1024, 2048)
 
 
-def rows(only: str = "") -> Iterator[harness.Row]:
-    """Every row whose name contains `only`."""
+def rows(only: str = "", eager: bool = False) -> Iterator[harness.Row]:
+    """Every row whose name contains `only`. eager: training steps are not captured."""
     from dlcore import _C
 
     dl.set_device("cpu")
@@ -46,7 +46,7 @@ def rows(only: str = "") -> Iterator[harness.Row]:
             yield _sgemm(n, peak)
     for name, *spec in STEPS:
         if only in name:
-            yield _step(name, *spec, peak)
+            yield _step(name, *spec, peak, eager)
     for family in (recurrent, attention, functions):
         yield from family.rows(only, peak)
 
@@ -60,7 +60,9 @@ def _sgemm(n: int, peak: float) -> harness.Row:
     return harness.compare(f"sgemm {n}", lambda: da @ db, lambda: ta @ tb, errors, 2 * n**3, peak)
 
 
-def _step(name: str, model: str, batch: int, shape: tuple[int, ...], optimizer: str, peak: float) -> harness.Row:
+def _step(
+    name: str, model: str, batch: int, shape: tuple[int, ...], optimizer: str, peak: float, eager: bool
+) -> harness.Row:
     ours, theirs = models.twins(model)
     x, labels = models.data(model, batch, shape)
     dx, dy, tx, ty = dl.asarray(x), dl.asarray(labels), torch.from_numpy(x), torch.from_numpy(labels)
@@ -68,7 +70,7 @@ def _step(name: str, model: str, batch: int, shape: tuple[int, ...], optimizer: 
     step, peer = _dlcore_step(ours, optimizer, dx, dy), _torch_step(theirs, optimizer, tx, ty)
     with profile() as p:
         step()
-    return harness.compare(name, step, peer, errors, p.flops, peak)
+    return harness.compare(name, step if eager else dl.capture(step), peer, errors, p.flops, peak)
 
 
 def _gradient_errors(ours: Any, theirs: Any, ours_data: Any, peer_data: Any) -> tuple[float, float]:
@@ -127,10 +129,11 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks peers", description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the rows as a JSON list")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains TEXT")
+    parser.add_argument("--eager", action="store_true", help="training steps as they are, not captured")
     given = parser.parse_args(argv)
     found = []
     print(harness.HEADER)
-    for row in rows(given.only):
+    for row in rows(given.only, given.eager):
         print(harness.line(row), flush=True)
         found.append(row)
     harness.save(given.json, found)

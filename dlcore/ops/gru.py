@@ -95,6 +95,7 @@ _gru_op: Op = define(
     _gru,
     vjp=_gru_vjp,
     infer=rnn.check,
+    check=rnn.check_lengths,
     flops=lambda d: 6 * d.T * d.N * d.H * (d.I + d.H),
     samples=_samples,
     doc="States of every step of a GRU, and r, z, n, m of each (0 past the end of a sequence). See `dl.gru`.",
@@ -129,7 +130,7 @@ def gru(
     >>> y.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = rnn.check_lengths("gru", lengths, x)
+    lengths = rnn.on_device(lengths, x)
     h, _ = _gru_op(x, h0, w_ih, w_hh, b_ih, b_hh, lengths, reverse=reverse)
     return rnn.masked(h, lengths), h[0 if reverse else -1]
 

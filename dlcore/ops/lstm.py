@@ -93,6 +93,7 @@ _lstm_op: Op = define(
     _lstm,
     vjp=_lstm_vjp,
     infer=rnn.check,
+    check=rnn.check_lengths,
     flops=lambda d: 8 * d.T * d.N * d.H * (d.I + d.H),
     samples=_samples,
     doc="States h and c of every step of an LSTM and its gates (0 past the end of a sequence). See `dl.lstm`.",
@@ -126,7 +127,7 @@ def lstm(
     >>> y.shape, c.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = rnn.check_lengths("lstm", lengths, x)
+    lengths = rnn.on_device(lengths, x)
     h, c, _ = _lstm_op(x, h0, c0, w_ih, w_hh, b, lengths, reverse=reverse)
     last = 0 if reverse else -1
     return rnn.masked(h, lengths), h[last], c[last]

@@ -113,14 +113,17 @@ def check_gradient(d: Dims, *, initial: bool, **_: Any) -> Mapping[str, Any]:
     return {**check(d), "M": d.N if initial else 0}
 
 
-def check_lengths(name: str, lengths: Any, x: Any) -> Tensor | None:
-    """`lengths` as a tensor on the device of `x[T,N,I]`. Raises IndexRangeError unless each is in [0, T]."""
-    if lengths is None:
-        return None
-    host, x = np.asarray(lengths), as_tensor(x)
+def check_lengths(read: Callable[[Any], Any], x: Any, *others: Any, **_: Any) -> None:
+    """Refuse lengths, the last operand, outside [0, T] for `x[T,N,I]`."""
+    lengths = others[-1]
+    host = np.asarray([] if lengths is None else read(lengths))
     if host.size and not 0 <= host.min() <= host.max() <= x.shape[0]:
-        raise IndexRangeError(f"{name}: lengths must lie in [0, {x.shape[0]}]; got {host.tolist()}")
-    return as_tensor(lengths, x)
+        raise IndexRangeError(f"lengths must lie in [0, {x.shape[0]}]; got {host.tolist()}")
+
+
+def on_device(lengths: Any, x: Any) -> Tensor | None:
+    """`lengths` as a tensor on the device of `x`."""
+    return None if lengths is None else as_tensor(lengths, as_tensor(x))
 
 
 def masked(y: Tensor, lengths: Tensor | None) -> Tensor:
@@ -225,6 +228,7 @@ _rnn_op: Op = define(
     _rnn,
     vjp=_rnn_vjp,
     infer=_known_activation,
+    check=check_lengths,
     flops=lambda d: 2 * d.T * d.N * d.H * (d.I + d.H),
     samples=_samples,
     doc="States h_t = act(w_ih x_t + w_hh h_(t-1) + b) of a plain recurrent network. See `dl.rnn`.",
@@ -255,7 +259,7 @@ def rnn(
     >>> y.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
-    lengths = check_lengths("rnn", lengths, x)
+    lengths = on_device(lengths, x)
     h: Tensor = _rnn_op(x, h0, w_ih, w_hh, b, lengths, activation=activation, reverse=reverse)
     return masked(h, lengths), h[0 if reverse else -1]
 
