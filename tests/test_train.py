@@ -127,6 +127,16 @@ def test_accumulated_batches_equal_one_large_batch():
         np.testing.assert_allclose(np.asarray(parts[name]), np.asarray(value), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2, "clip_norm": 0.1}])
+def test_a_captured_step_trains_to_the_same_bits(options):
+    found = []
+    for capture in (False, True):
+        trainer = make_trainer(capture=capture, **options)
+        found.append((without_time(trainer.fit(make_loader(), epochs=3)), weights(trainer)))
+    assert found[0] == found[1]
+    assert trainer._backward.programs
+
+
 def test_clip_norm_bounds_the_step():
     trainer = make_trainer(clip_norm=1e-3)
     trainer.optimizer = optim.SGD(trainer.model.parameters(), lr=1.0)

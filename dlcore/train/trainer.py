@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
-from dlcore import random
+from dlcore import graph, random
 from dlcore.autograd import no_grad
 from dlcore.errors import ArgumentError, TrainingError
 from dlcore.nn import Module
@@ -42,6 +42,7 @@ class Trainer:
         ema: an exponential moving average of the parameters, used by validation.
         early_stopping: when to stop before `epochs`.
         progress: show a bar on the terminal.
+        capture: record forward and backward once for each shape of a batch and repeat that (`dl.capture`).
 
     Example:
         >>> trainer = Trainer(model, optim.AdamW(model.parameters()), nn.cross_entropy, metrics=[Accuracy()])
@@ -63,6 +64,7 @@ class Trainer:
         ema: EMA | None = None,
         early_stopping: EarlyStopping | None = None,
         progress: bool = True,
+        capture: bool = False,
     ) -> None:
         if accumulate < 1:
             raise ArgumentError(f"Trainer: accumulate must be at least 1, got {accumulate}")
@@ -70,6 +72,7 @@ class Trainer:
         self.metrics = [MeanLoss(), *metrics]
         self.checkpoints, self.early_stopping, self.ema = checkpoints, early_stopping, ema
         self.clip_norm, self.accumulate = clip_norm, accumulate
+        self._backward = graph.capture(self._forward_and_backward) if capture else self._forward_and_backward
         listeners = [Progress() if progress else None, *loggers, early_stopping, checkpoints]
         self.callbacks: list[Callback] = [listener for listener in listeners if listener is not None]
         self.epoch = self.step = self.batch = 0  # what is done: epochs, optimizer steps, batches of this epoch
@@ -153,11 +156,10 @@ class Trainer:
         """One optimizer step on the mean gradient of the batches in `group`; give their mean loss."""
         total = 0.0
         for batch in group:
-            outputs, targets, loss = self._forward(batch)
+            outputs, targets, loss = self._backward(batch, len(group))
             value = self._finite(loss.item())
             total += value
             _update(self.metrics, outputs, targets, value)
-            (loss / len(group)).backward()
         if self.clip_norm is not None:
             clip_grad_norm(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
@@ -168,6 +170,12 @@ class Trainer:
             self.ema.update()
         self.step += 1
         return total / len(group)
+
+    def _forward_and_backward(self, batch: Sequence[Any], parts: int) -> tuple[Any, Any, Tensor]:
+        """Outputs, targets and loss; gradients of a part of the loss are added to the parameters'."""
+        outputs, targets, loss = self._forward(batch)
+        (loss / parts).backward()
+        return outputs, targets, loss
 
     def _forward(self, batch: Sequence[Any]) -> tuple[Any, Any, Tensor]:
         *inputs, targets = batch
