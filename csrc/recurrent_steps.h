@@ -2,8 +2,8 @@
 // all steps, and a cell makes new rows of the product: gates and states, or on the way back their gradients.
 //
 // A thread owns some units of all sequences and keeps their part of the products to itself; of what it makes it packs
-// its part for the next product, in which all threads read all parts. So a step has one barrier. Where weights are few
-// and sequences many, threads own sequences, and there is none.
+// its part for the next product, in which all threads read all parts. So a step has one barrier. Where there are enough
+// sequences for the weights to be read by each thread, threads own sequences, and steps have none.
 //
 //   cell  Type; kGrad: whether steps go backwards; kGates: blocks of H rows of w
 //         Sequences<Type> of
@@ -115,8 +115,9 @@ template <class T>
 class StepPlan {
  public:
   static constexpr Index kPad = 64 / sizeof(T);    // keeps rows of products from being powers of two apart
-  static constexpr Index kFewWeights = 256 << 10;  // bytes that each thread may have a copy of
-  static constexpr Index kRowsOfAThread = 4;       // from which on a thread reads its weights as fast as it multiplies
+  static constexpr Index kFewWeights = 256 << 10;  // bytes that stay in L2
+  static constexpr Index kRowsNear = 4;            // of a thread, to multiply as fast as it reads weights from L2
+  static constexpr Index kRowsFar = 16;            // and from L3
   static constexpr Index kFewRows = 48;            // up to which dot products are faster than packing for one step
   static constexpr double kWorthATeam = 3e5;       // multiply-adds: some microseconds
   static constexpr double kWorthABarrier = 2e4;    // multiply-adds of a thread in one step
@@ -138,27 +139,26 @@ class StepPlan {
         thin(of.rows <= kThinRows),
         width(thin ? kThinVectors * lanes<T> : Tiling<T>::NR),
         in_place(!grad && of.steps == 1 && of.w_col == 1 && of.rows <= kFewRows),
-        by_rows(K * blocks * of.units * Index(sizeof(T)) <= kFewWeights && of.rows >= num_threads() * kRowsOfAThread),
+        by_rows(of.rows >= num_threads() * (weights() * Index(sizeof(T)) <= kFewWeights ? kRowsNear : kRowsFar)),
         limit(threads()),
-        w_size_(in_place ? 0 : K * blocks * (of.units + columns(limit))),
+        w_size_(in_place ? 0 : K * blocks * columns()),
         a_size_(of.rows * K),
-        scratch_(sizeof(T) *
-                 size_t(w_size_ + 2 * a_size_ + of.rows * (blocks * (of.units + columns(limit)) + limit * kPad))) {}
+        scratch_(sizeof(T) * size_t(w_size_ + 2 * a_size_ + of.rows * (blocks * columns() + limit * kPad))) {}
 
-  // Of thread tid, which owns units from u, and rows from n on.
-  DL_INLINE T* weights(int tid, Index u) const { return memory() + K * blocks * (u + columns(tid)); }
+  // Of thread tid, which owns units from u, and rows from n on. Threads that own sequences share the weights.
+  DL_INLINE T* weights(int tid, Index u) const { return memory() + (by_rows ? 0 : K * blocks * (u + tid * width)); }
   DL_INLINE T* made(Index turn, Index n) const { return memory() + w_size_ + turn % 2 * a_size_ + n * K; }
   DL_INLINE T* product(int tid, Index u, Index n, Index ld) const {
     T* const all = made(0, 0) + 2 * a_size_;
-    return by_rows ? all + n * ld : all + of.rows * (blocks * (u + columns(tid)) + tid * kPad);
+    return by_rows ? all + n * ld : all + of.rows * (blocks * (u + tid * width) + tid * kPad);
   }
 
  private:
-  // Of the weights of `threads` threads, besides their units where they divide those.
-  DL_INLINE Index columns(int threads) const { return threads * (by_rows ? of.units + width : width); }
+  DL_INLINE Index weights() const { return K * blocks * of.units; }
+  DL_INLINE Index columns() const { return of.units + limit * width; }  // units of all threads, in whole panels
   DL_INLINE T* memory() const { return static_cast<T*>(scratch_.data()); }
   int threads() const {
-    const double step = double(of.rows) * double(K) * double(blocks) * double(of.units), all = step * double(of.steps);
+    const double step = double(of.rows) * double(weights()), all = step * double(of.steps);
     const double worth = all < 2 * kWorthATeam ? 1 : by_rows ? all / kWorthATeam : step / kWorthABarrier;
     return int(larger(1.0, smaller(worth, double(num_threads()))));
   }
@@ -173,23 +173,28 @@ class StepPart {
  public:
   DL_INLINE StepPart(const StepPlan<T>& plan, int tid, int nt)
       : plan_(plan),
+        tid_(tid),
+        nt_(nt),
         rows_(plan.by_rows ? part_of(plan.of.rows, 1, tid, nt) : Range{0, plan.of.rows}),
         units_(plan.by_rows ? Range{0, plan.of.units} : part_of(plan.of.units, lanes<T>, tid, nt)),
         panels_(rows_.end - rows_.begin, Tiling<T>::MR),
         block_((units_.end - units_.begin + plan.width - 1) / plan.width * plan.width),
         ld_(plan.blocks * block_ + StepPlan<T>::kPad),
-        w_(plan.weights(tid, plan.by_rows ? 0 : units_.begin)),
+        w_(plan.weights(tid, units_.begin)),
         product_(plan.product(tid, units_.begin, rows_.begin, ld_)) {}
 
   void pack_weights() const {
     const Sequences<T>& p = plan_.of;
-    T* to = w_;
+    Index panel = 0;
     for (Index q = 0; q < plan_.blocks; ++q)
-      for (Index u = units_.begin; u < units_.end; u += plan_.width, to += plan_.width * plan_.K) {
+      for (Index u = units_.begin; u < units_.end; u += plan_.width, ++panel) {
+        if (plan_.by_rows && panel % nt_ != tid_) continue;
+        T* const to = w_ + panel * plan_.width * plan_.K;
         const int n = int(smaller<Index>(plan_.width, units_.end - u));
         if (plan_.grad) pack_panel(p.w + u * p.w_col, p.w_col, p.w_row, n, plan_.K, to, plan_.width);
         else pack_panel(p.w + (q * p.units + u) * p.w_row, p.w_row, p.w_col, n, plan_.K, to, plan_.width);
       }
+    if (plan_.by_rows) team().barrier();
   }
 
   // Of rows [N,K], those of the own sequences and units, for the product of a step.
@@ -255,6 +260,7 @@ class StepPart {
   }
 
   const StepPlan<T>& plan_;
+  const int tid_, nt_;
   const Range rows_, units_;
   const Panels panels_;
   const Index block_, ld_;

@@ -72,7 +72,9 @@ def test_relu(name, isa):
     check(name, calls("rnn", (4, 7, 5, 19), np.float32)[name], np.float32, activation="relu")
 
 
-@pytest.mark.parametrize("size", [(9, 1, 40, 200), (5, 3, 8, 150), (6, 20, 30, 130), (8, 200, 16, 40), (1, 3, 9, 500)])
+@pytest.mark.parametrize(
+    "size", [(9, 1, 40, 200), (5, 3, 8, 150), (6, 20, 30, 130), (8, 200, 16, 40), (3, 60, 5, 140), (1, 3, 9, 500)]
+)
 @pytest.mark.parametrize("kind", GATES)
 def test_bits_do_not_depend_on_threads(kind, size, isa, threads):
     for name, operands in calls(kind, size, np.float32, ragged=True).items():
