@@ -3,6 +3,7 @@
 // depends on shapes alone: a row of y or dq adds up its key tiles in order, a row of dk or dv its row tiles.
 #include "attention.h"
 
+#include "gemm_dot.h"
 #include "gemm_pack.h"
 #include "isa.h"
 #include "memory.h"
@@ -17,17 +18,18 @@ constexpr double kLog2E = 1.44269504088896340736, kLn2 = 0.69314718055994530942;
 constexpr double kWorthATeam = 3e5;  // multiply-adds: some microseconds
 constexpr Index kKeys = 144;         // whole panels for every instruction set
 constexpr Index kRows = 72;
+constexpr Index kFewRows = 16;  // for which the forward pass reads keys and values in place: packing would cost more
 
 DL_INLINE Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 
 // ---- products of small matrices: A of any strides, B packed in panels of NR columns as for gemm_loops.h
 
 template <class T>
-using Micro = void (*)(Index kc, const T* a, Index row, Index col, const T* b, T* c, Index ldc, bool add);
+using Micro = void (*)(Index kc, const T* a, Index row, Index col, const T* b, Index ldb, T* c, Index ldc, bool add);
 
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a[i*row + k*col] b[k*NR + j]
+// c[i*ldc + j] = (add ? c : 0) + sum over k of a[i*row + k*col] b[k*ldb + j]
 template <class T, int MR, int Vectors>
-void micro(Index kc, const T* a, Index row, Index col, const T* b, T* c, Index ldc, bool add) {
+void micro(Index kc, const T* a, Index row, Index col, const T* b, Index ldb, T* c, Index ldc, bool add) {
   constexpr int W = lanes<T>;
   vec<T> acc[MR][Vectors];
   static_for<MR>([&](auto i)
@@ -41,7 +43,7 @@ void micro(Index kc, const T* a, Index row, Index col, const T* b, T* c, Index l
       static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { acc[i][v] = fma(y, x[v], acc[i][v]); });
     });
     a += col;
-    b += Tiling<T>::NR;
+    b += ldb;
   }
   static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
@@ -70,9 +72,9 @@ struct Left {  // a[i*row + k*col]
   Index row, col;
 };
 template <class T>
-struct Right {  // packed; panels lie `panel` elements apart
+struct Right {  // b[k*ld + j], with panels of NR columns `panel` elements apart
   const T* data;
-  Index panel;
+  Index panel, ld = Tiling<T>::NR;
 };
 
 // C[rows, N] = A B, or C + A B, of at most MR rows; C is written in whole vectors.
@@ -82,7 +84,7 @@ DL_INLINE void multiply_panel(int rows, Index N, Index K, const Left<T>& a, cons
   constexpr int NR = Tiling<T>::NR, W = lanes<T>;
   for (Index n = 0; n < N; n += NR)
     micros<T>.run[(smaller<Index>(NR, N - n) + W - 1) / W][rows](K, a.data, a.row, a.col, b.data + n / NR * b.panel,
-                                                                 c + n, ldc, add);
+                                                                 b.ld, c + n, ldc, add);
 }
 
 // out = B^T of n lines contiguous in k, as a Right with panels of NR * K; zero beyond.
@@ -137,12 +139,11 @@ void fill(T* p, Index n, T value) {
   for (Index i = 0; i < n; ++i) p[i] = value;
 }
 
-// Logits of `rows` queries from t0 and n keys from s0, in base 2; -inf for keys out of sight and up to a whole vector.
+// Makes logits in base 2 of products of `rows` queries from t0 and n keys from s0: adds the bias, and sets to -inf what
+// is out of sight, up to a whole vector.
 template <class T>
-void logits(const Attention& p, Index t0, int rows, Index s0, Index n, const T* q, const T* keys, const T* bias,
-            T* out) {
+void finish_logits(const Attention& p, Index t0, int rows, Index s0, Index n, const T* bias, T* out) {
   constexpr int W = lanes<T>;
-  multiply_panel(rows, n, p.D, {q, p.D, 1}, {keys, p.D * Tiling<T>::NR}, out, kKeys, false);
   for (int i = 0; i < rows; ++i) {
     T* row = out + i * kKeys;
     if (bias != nullptr) {
@@ -153,6 +154,33 @@ void logits(const Attention& p, Index t0, int rows, Index s0, Index n, const T* 
     }
     for (Index j = larger<Index>(0, keys_seen(p, t0 + i) - s0); j < round_up(n, W); ++j) row[j] = -T(__builtin_inf());
   }
+}
+
+// Logits of scaled queries and packed keys.
+template <class T>
+void logits(const Attention& p, Index t0, int rows, Index s0, Index n, const T* q, const T* keys, const T* bias,
+            T* out) {
+  multiply_panel(rows, n, p.D, {q, p.D, 1}, {keys, p.D * Tiling<T>::NR}, out, kKeys, false);
+  finish_logits(p, t0, rows, s0, n, bias, out);
+}
+
+// The same of keys in place.
+template <class T>
+void logits_by_dots(const Attention& p, Index t0, int rows, Index s0, Index n, const T* q, const T* keys, const T* bias,
+                    T* out) {
+  constexpr int NR = Tiling<T>::NR;
+  const Panels panels(rows, DotTiling<T>::MR);
+  for (Index i = 0; i < panels.count; ++i)
+    for (Index j = 0; j < n; j += NR) {
+      T acc[DotTiling<T>::MR * NR];
+      const Panels tiles(smaller<Index>(NR, n - j), DotTiling<T>::NR);
+      for (Index k = 0; k < tiles.count; ++k)
+        dot_tiles<T>.by_size[panels.size(i) - 1][tiles.size(k) - 1](
+            p.D, q + panels.begin(i) * p.D, p.D, keys + (j + tiles.begin(k)) * p.k.row, p.k.row, acc + tiles.begin(k));
+      for (int r = 0; r < panels.size(i); ++r)
+        __builtin_memcpy(out + (panels.begin(i) + r) * kKeys + j, acc + r * NR, NR * sizeof(T));
+    }
+  finish_logits(p, t0, rows, s0, n, bias, out);
 }
 
 // Bump allocation of a thread's working memory, in two passes: to count it, and to give it out.
@@ -199,13 +227,17 @@ bool enough_heads(const Attention& p) { return heads_of(p) >= 4 * num_threads();
 template <class T>
 struct ForwardSpace {
   using Type = T;
-  Index out_ld;
+  const Index out_ld;
+  const bool keys_in_place, values_in_place;
   T *keys, *values, *q, *scores, *out, *top, *total;
   const T *packed_k = nullptr, *packed_v = nullptr;
 
-  ForwardSpace(const Attention& p, Room<T>& room) : out_ld(round_up(p.E, Tiling<T>::NR)) {
-    keys = room.take(round_up(p.S, Tiling<T>::NR) * p.D);
-    values = room.take(p.S * out_ld);
+  ForwardSpace(const Attention& p, Room<T>& room)
+      : out_ld(round_up(p.E, Tiling<T>::NR)),
+        keys_in_place(p.T <= kFewRows),
+        values_in_place(p.T <= kFewRows && p.E % lanes<T> == 0) {
+    keys = room.take(keys_in_place ? 0 : round_up(p.S, Tiling<T>::NR) * p.D);
+    values = room.take(values_in_place ? 0 : p.S * out_ld);
     q = room.take(kRows * p.D);
     scores = room.take(Tiling<T>::MR * kKeys);
     out = room.take(kRows * out_ld);
@@ -213,8 +245,8 @@ struct ForwardSpace {
     total = room.take(kRows + lanes<T>);
   }
   void pack(const Attention& p, const T* k, const T* v) {
-    if (k != packed_k) pack_transposed(k, p.k.row, p.S, p.D, keys);
-    if (v != packed_v) pack_straight(v, p.v.row, p.S, p.E, p.S, values);
+    if (k != packed_k && !keys_in_place) pack_transposed(k, p.k.row, p.S, p.D, keys);
+    if (v != packed_v && !values_in_place) pack_straight(v, p.v.row, p.S, p.E, p.S, values);
     packed_k = k, packed_v = v;
   }
 };
@@ -283,9 +315,9 @@ void take_in(int rows, Index n, T* scores, T* top, T* total, T* out, Index out_l
 
 template <class T>
 void forward_rows(const Attention& p, Index head, Index begin, Index rows, ForwardSpace<T>& w) {
-  w.pack(p, matrix_of<T>(p, p.k, head), matrix_of<T>(p, p.v, head));
-  const T* q = matrix_of<T>(p, p.q, head);
+  const T *q = matrix_of<T>(p, p.q, head), *k = matrix_of<T>(p, p.k, head), *v = matrix_of<T>(p, p.v, head);
   const T* bias = matrix_of<T>(p, p.bias, head);
+  w.pack(p, k, v);
   scale_rows(rows, p.D, q + begin * p.q.row, p.q.row, T(p.scale * kLog2E), w.q, p.D);
   const Panels panels(rows, Tiling<T>::MR);
   for (Index s0 = 0; s0 < keys_seen(p, begin + rows - 1); s0 += kKeys)
@@ -294,10 +326,13 @@ void forward_rows(const Attention& p, Index head, Index begin, Index rows, Forwa
       const int height = panels.size(i);
       const Index n = smaller(kKeys, keys_seen(p, t + height - 1) - s0);
       if (n <= 0) continue;
-      logits(p, t, height, s0, n, w.q + r * p.D, w.keys + s0 * p.D, bias, w.scores);
+      const T* scaled = w.q + r * p.D;
+      if (w.keys_in_place) logits_by_dots(p, t, height, s0, n, scaled, k + s0 * p.k.row, bias, w.scores);
+      else logits(p, t, height, s0, n, scaled, w.keys + s0 * p.D, bias, w.scores);
       take_in(height, n, w.scores, w.top + r, w.total + r, w.out + r * w.out_ld, w.out_ld, p.E, s0 == 0);
-      multiply_panel(height, p.E, n, {w.scores, kKeys, 1}, {w.values + s0 * Tiling<T>::NR, p.S * Tiling<T>::NR},
-                     w.out + r * w.out_ld, w.out_ld, s0 > 0);
+      Right<T> values{w.values + s0 * Tiling<T>::NR, p.S * Tiling<T>::NR};
+      if (w.values_in_place) values = {v + s0 * p.v.row, Tiling<T>::NR, p.v.row};
+      multiply_panel(height, p.E, n, {w.scores, kKeys, 1}, values, w.out + r * w.out_ld, w.out_ld, s0 > 0);
     }
   T* y = matrix_of<T>(p, p.y, head);
   T* lse = matrix_of<T>(p, p.lse, head) + begin * p.lse.row;
