@@ -102,11 +102,12 @@ def test_bits_of_a_head_do_not_depend_on_the_others(isa):
             np.testing.assert_array_equal(a[4:5], b)
 
 
-def test_operands_of_any_strides(isa):
+@pytest.mark.parametrize("n", [9, 100])
+def test_operands_of_any_strides(n, isa):
     rng = np.random.default_rng(0)
-    joint = rng.normal(size=(2, 100, 3, 4, 8)).astype(np.float32)  # a projection to the heads of q, k and v
+    joint = rng.normal(size=(2, n, 3, 4, 8)).astype(np.float32)  # a projection to the heads of q, k and v
     q, k, v = (joint[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
-    bias = rng.normal(size=(100, 1, 100)).astype(np.float32).transpose(1, 2, 0)
+    bias = rng.normal(size=(n, 1, n)).astype(np.float32).transpose(1, 2, 0)
     dense = [np.ascontiguousarray(x) for x in (q, k, v, bias)]
     y, lse = native("attention", q, k, v, bias)
     assert y.transpose(0, 2, 1, 3).flags.c_contiguous  # as the layer joins heads again
