@@ -1,4 +1,7 @@
-// _C.gather(x, index, out, axis) and _C.scatter_add(x, index, updates, out, axis), of contiguous arrays.
+// _C.gather(x, index, out, axis), _C.scatter_add(x, index, updates, out, axis) and _C.place(x, out, start, axis), of
+// contiguous arrays.
+#include <cstring>
+
 #include "bind.h"
 #include "isa.h"
 
@@ -55,10 +58,36 @@ void scatter_add(bool of_rows, const py::object& source, const py::object& index
   unlocked_if_large(y.size() + u.size(), [&] { run(p, source.is_none() ? nullptr : x.data(), u.data(), y.data()); });
 }
 
+void place(const py::object& source, const py::object& target, Index start, int axis) {
+  const Array x(source.ptr(), "place"), y(target.ptr(), "place");
+  require(axis >= 0 && axis < y.ndim() && x.ndim() == y.ndim(), "place: no such axis");
+  const Index outer = product(y, 0, axis), n = y.dim(axis), count = x.dim(axis);
+  require(x.contiguous() && y.contiguous() && y.writeable(), "place: expected contiguous arrays");
+  require(x.type() == y.type() && start >= 0 && start <= n - count && x.size() * n == y.size() * count,
+          "place: x does not fit into out");
+  const Index row = product(y, axis + 1, y.ndim()) * itemsize(target);
+  const char* from = static_cast<const char*>(x.data());
+  char* to = static_cast<char*>(y.data());
+  const std::size_t before = std::size_t(start * row), bytes = std::size_t(count * row);
+  const std::size_t after = std::size_t((n - count) * row) - before;
+  unlocked_if_large(y.size(), [&] {
+    parallel_for(0, outer, 65536 / (n * row + 1) + 1, [&](Index begin, Index end) {
+      for (Index o = begin; o < end; ++o) {
+        char* at = to + o * n * row;
+        std::memset(at, 0, before);
+        std::memcpy(at + before, from + o * count * row, bytes);
+        std::memset(at + before + bytes, 0, after);
+      }
+    });
+  });
+}
+
 }  // namespace
 
 void bind_gather(py::module_& m) {
   using py::arg;
+  m.def("place", place, arg("x"), arg("out"), arg("start"), arg("axis"),
+        "out = 0, but x at positions of an axis from `start` on.");
   for (const bool of_rows : {true, false}) {
     const std::string what = of_rows ? "_rows" : "_elements";
     m.def(("gather" + what).c_str(),

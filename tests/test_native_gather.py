@@ -76,6 +76,10 @@ def test_embedding_gradient_has_the_bits_of_the_reference(rows, width, count, pa
         (lambda i: (..., i), "reference"),
         (lambda i: (1,), "slices"),
         (lambda i: (slice(None), slice(3, 0, -2), None), "slices"),
+        (lambda i: (slice(None), slice(1, 3)), "slices"),
+        (lambda i: (..., slice(-2, None)), "slices"),
+        (lambda i: (slice(2, 2),), "slices"),
+        (lambda i: (slice(None), slice(0, 1), ..., None), "slices"),
     ],
 )
 def test_gradients_of_indexing(key, variant):
@@ -133,3 +137,9 @@ def test_positions_outside_are_refused(bad, what):
 def test_arguments_that_do_not_fit_are_refused(kernel, arguments, message):
     with pytest.raises(ValueError, match=message):
         kernel(*arguments)
+
+
+@pytest.mark.parametrize(("start", "axis"), [(-1, 1), (3, 1), (0, 2), (0, 0)])
+def test_a_part_that_does_not_fit_is_refused(start, axis):
+    with pytest.raises(ValueError, match=r"^place: "):
+        _C.place(np.ones((2, 3), np.float32), np.ones((2, 5), np.float32), start, axis)

@@ -103,10 +103,26 @@ def _refuse_arrays(call: Call) -> str | None:
     return "no kernel for arrays" if any(map(indexing.is_array, call.attrs["index"])) else None
 
 
+def _range_of_axis(index: Key, shape: Shape) -> tuple[int, int] | None:
+    """The axis and the start of `x[:, a:b]` and its like, if they take all of every other axis."""
+    parts = [i for i, entry in enumerate(index) if entry not in (("slice", None, None, None), "...")]
+    if len(parts) != 1 or index[parts[0]] is None or isinstance(index[parts[0]], int):
+        return None
+    (at,) = parts
+    axis = len(shape) - len(index) + at if "..." in index[:at] else at
+    start, _, step = slice(*index[at][1:]).indices(shape[axis])
+    return (axis, start) if step == 1 else None
+
+
 @implement("getitem_grad", "cpu", "slices", refuse=_refuse_arrays)
 def getitem_grad_of_slices(g: Array, *, index: Key, shape: Shape) -> Array:
-    """`g[R...] -> dx[S...]`; on memory from the cache, where fresh zeros of many pages cost three times as much."""
+    """`g[R...] -> dx[S...]`; on memory from the cache, where fresh zeros of many pages cost several times as much."""
     out: Array = _C.empty(shape, g.dtype)
-    out.fill(0)
-    out[indexing.decode(index, ())] = g
+    found = _range_of_axis(index, shape)
+    if found is not None and g.size:
+        axis, start = found
+        _C.place(np.ascontiguousarray(g), out, start, axis)
+    else:
+        out.fill(0)
+        out[indexing.decode(index, ())] = g
     return out
