@@ -51,7 +51,9 @@ X86_FLAGS = {
         "-mprefer-vector-width=512",
     ],
 }
-ISA_FLAGS = {"baseline": []} | (X86_FLAGS if platform.machine().lower() in ("x86_64", "amd64") else {})
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+# MMX registers are those of the x87, which LAPACK uses; GCC moves doubles through them and leaves them in use
+ISA_FLAGS = {"baseline": ["-mno-mmx"]} | X86_FLAGS if X86 else {"baseline": []}
 
 
 def chosen_isas():

@@ -135,6 +135,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     _C.set_isa(request.param)
     yield request.param
     _C.set_isa(before)
+    assert np.longdouble(2) * 3 == 6, "a kernel left the x87 unusable"
 
 
 @pytest.fixture
