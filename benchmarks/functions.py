@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 import dlcore as dl
 from benchmarks import harness
 
-Side = Callable[[], Any]
 FOUR_MILLION = 4 * 2**20
 
 
