@@ -1,5 +1,7 @@
 // The epilogue of a plain matrix product: add to C, bias, activation.
 #pragma once
+#include <type_traits>
+
 #include "gemm.h"
 #include "gemm_loops.h"
 #include "simd_math.h"
@@ -23,6 +25,23 @@ DL_INLINE vec<T> activate(Activation f, vec<T> x) {
   }
 }
 
+// f(activation), known when f is compiled.
+template <class F>
+DL_INLINE void with_activation(Activation activation, F&& f) {
+  switch (activation) {
+    case Activation::relu:
+      return f(std::integral_constant<Activation, Activation::relu>());
+    case Activation::gelu:
+      return f(std::integral_constant<Activation, Activation::gelu>());
+    case Activation::tanh:
+      return f(std::integral_constant<Activation, Activation::tanh>());
+    case Activation::sigmoid:
+      return f(std::integral_constant<Activation, Activation::sigmoid>());
+    default:
+      return f(std::integral_constant<Activation, Activation::none>());
+  }
+}
+
 template <class T>
 struct Store {
   T* c;
@@ -39,22 +58,35 @@ struct Store {
   }
 
   void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const {
-    constexpr int W = lanes<T>;
     const bool add = !first || accumulate;
+    if (cols < Tiling<T>::NR) return narrow_tile(m0, n0, rows, cols, acc, add, last);
+    with_activation(last ? activation : Activation::none, [&](auto f) DL_INLINE_LAMBDA {
+      for (int i = 0; i < rows; ++i) {
+        T* const at = c + (m0 + i) * ld + n0;
+        static_for<Tiling<T>::kVectors>([&](auto v) DL_INLINE_LAMBDA {
+          constexpr int j = decltype(v)() * lanes<T>;
+          vec<T> x = load(acc + i * Tiling<T>::NR + j);
+          if (add) x += load(at + j);
+          if (last && bias != nullptr) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j);
+          store(at + j, activate<T>(f(), x));
+        });
+      }
+    });
+  }
+
+ private:
+  // Fewer columns than a whole tile.
+  void narrow_tile(Index m0, Index n0, int rows, int cols, const T* acc, bool add, bool last) const {
+    constexpr int W = lanes<T>;
     for (int i = 0; i < rows; ++i)
       for (int j = 0; j < cols; j += W) {
         T* at = c + (m0 + i) * ld + n0 + j;
         const int n = smaller(W, cols - j);
         vec<T> x = load(acc + i * Tiling<T>::NR + j);
         if (add) x += load(at, n);
-        if (last) x = finish(x, m0 + i, n0 + j, n);
-        store(at, x, n);
+        if (last && bias != nullptr) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j, n);
+        store(at, last ? activate<T>(activation, x) : x, n);
       }
-  }
-
-  DL_INLINE vec<T> finish(vec<T> x, Index m, Index n0, int n) const {
-    if (bias != nullptr) x += bias_per_row ? broadcast(bias[m]) : load(bias + n0, n);
-    return activate<T>(activation, x);
   }
 };
 
