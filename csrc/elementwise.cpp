@@ -55,8 +55,8 @@ DL_INLINE vec<T> gelu_tanh_slope(vec<T> x) {
 // Phi(x) + x phi(x)
 template <class T>
 DL_INLINE vec<T> gelu_slope(vec<T> x) {
-  const vec<T> cdf = T(0.5) * (T(1) + erf(x * T(0.70710678118654752440)));
-  return cdf + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794);
+  const Normal<T> at = normal(x);
+  return at.below + x * at.bell * T(0.39894228040143267794);
 }
 template <class T>
 DL_INLINE vec<T> silu_slope(vec<T> x) {
