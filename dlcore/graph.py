@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,9 +88,9 @@ class Recorder:
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         self.thread = threading.get_ident()
         self.lines: list[Line] = []
-        self.count = 0  # of slots
-        self.slots: dict[int, int] = {}  # of arrays, by id
-        self.kept: list[Array] = []  # so that no id occurs twice
+        self.values: list[Value] = []  # by slot
+        self.slots: dict[int, tuple[Callable[[], Array | None], int]] = {}  # of arrays that may be gone, by id
+        self.numbers: dict[int, Any] = {}  # that the host found, by slot
         self.inputs = inputs
         self.backends: set[Any] = set()
         self.loads: list[tuple[Tensor, int]] = []  # tensors from outside
@@ -101,16 +102,21 @@ class Recorder:
         for x in inputs:
             self.define(x._array)
 
-    def define(self, array: Array) -> int:
-        """A new slot, for this array if it is one."""
-        slot, self.count = self.count, self.count + 1
-        self.slots[id(array)] = slot
-        self.kept.append(array)
+    def define(self, array: Any) -> int:
+        """A new slot, for this array if it is one. It is not kept alive."""
+        slot = len(self.values)
+        self.values.append(Value(getattr(array, "shape", ()), getattr(array, "dtype", None)))
+        self.slots[id(array)] = _reference(array), slot
         return slot
+
+    def find(self, array: Any) -> int | None:
+        """The slot of an array, if it has one. An array of old may have had the same id."""
+        reference, slot = self.slots.get(id(array), (None, None))
+        return slot if reference is not None and reference() is array else None
 
     def slot(self, x: Tensor) -> int:
         """The slot of a tensor's array; a tensor met for the first time comes from outside."""
-        found = self.slots.get(id(x._array))
+        found = self.find(x._array)
         if found is None:
             found = self.define(x._array)
             self.loads.append((x, found))
@@ -142,10 +148,6 @@ class Recorder:
         self.lines.append(Line("cast", event.backend.cast, [operand, Const(dtype)], [to]))
         return to
 
-    def values(self) -> list[Value]:
-        """What each slot holds."""
-        return [Value(getattr(array, "shape", ()), getattr(array, "dtype", None)) for array in self.kept]
-
     # ---- what `dlcore.recording` passes on
 
     def host(self, f: Callable[..., Any], owner: Any, args: tuple[Any, ...]) -> Any:
@@ -159,13 +161,14 @@ class Recorder:
         several = isinstance(result, tuple)
         values = list(result) if several else [] if result is None else [result]
         slots = [self.define(x._array if isinstance(x, Tensor) else x) for x in values]
+        self.numbers |= {s: x for x, s in zip(values, slots, strict=True) if not isinstance(x, Tensor)}
         self.lines.append(Line(f.__qualname__, _on_host(f, owner, backends), operands, slots, several=several))
         shown = [x if isinstance(x, Tensor) else Later(s) for x, s in zip(values, slots, strict=True)]
         return tuple(shown) if several else shown[0] if shown else None
 
     def made(self, tensor: Tensor) -> None:
         """A tensor of constants, which are not to be written over."""
-        if id(tensor._array) not in self.slots:
+        if self.find(tensor._array) is None:
             self.outside.discard(self.slot(tensor))
 
     def key(self, tensor: Tensor, key: tuple[int, int]) -> None:
@@ -181,7 +184,7 @@ class Recorder:
         if id(tensor) in self.leaves:
             return
         self.leaves[id(tensor)] = tensor
-        if tensor.grad is not None and id(tensor.grad._array) not in self.slots:
+        if tensor.grad is not None and self.find(tensor.grad._array) is None:
             self.grads[id(tensor)] = self.define(tensor.grad._array)
 
     def cleared(self, tensors: Iterable[Tensor]) -> None:
@@ -206,6 +209,14 @@ def _where() -> str:
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+
+
+def _reference(array: Any) -> Callable[[], Any]:
+    """A function that returns it; a weak reference, where there can be one."""
+    try:
+        return weakref.ref(array)
+    except TypeError:
+        return lambda: array
 
 
 class _RecordedBy:
@@ -267,13 +278,13 @@ class Program:
         grads = [(owners.get(key, r.leaves[key]), slot) for key, slot in r.grads.items()]
         self._grads = [leaf for leaf, _ in grads]
         self._none = [owners.get(key, x) for key, x in r.leaves.items() if key not in r.grads and key not in r.free]
-        after = [(owners.get(key, x), x.grad, r.slots.get(id(_bare(x.grad)))) for key, x in r.leaves.items()]
+        after = [(owners.get(key, x), x.grad, r.find(_bare(x.grad))) for key, x in r.leaves.items()]
         self._dropped = [leaf for leaf, grad, _ in after if grad is None]
         self._set = [(leaf, grad._backend) for leaf, grad, slot in after if grad is not None and slot is not None]
         kept: list[int] = [slot for _, grad, slot in after if grad is not None and slot is not None]
         self._result = _map(lambda x: self._output(r, x, kept), result)
         for backend in r.backends:
-            self.lines = backend.fuse(self.lines, r.values(), kept)
+            self.lines = backend.fuse(self.lines, r.values, kept)
         given = [*range(len(r.inputs)), *(slot for _, slot in r.loads), *(slot for _, slot in grads)]
         self.source, self._run = _compiled(self.lines, given, kept)
 
@@ -286,7 +297,7 @@ class Program:
             return Slot(len(kept) - 1), None
         if not isinstance(x, Tensor):
             recorder.refuse(f"returns a {type(x).__name__}; it may return tensors, numbers, tuples, lists and dicts")
-        slot = recorder.slots.get(id(x._array))
+        slot = recorder.find(x._array)
         if slot is None:
             return x
         kept.append(slot)
@@ -495,7 +506,7 @@ class Captured:
 
 def _now(x: Any, recorder: Recorder) -> Any:
     """A number of the host, which is known now."""
-    return recorder.kept[x.slot] if isinstance(x, Later) else x
+    return recorder.numbers[x.slot] if isinstance(x, Later) else x
 
 
 def _twin(x: Tensor) -> Tensor:
