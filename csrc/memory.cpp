@@ -7,15 +7,13 @@
 #include <mutex>
 #include <new>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "heap.h"
 
 namespace dlcore {
 namespace {
 
 constexpr std::size_t kAlign = 64;
-constexpr std::size_t kHuge = std::size_t{2} << 20;  // a huge page
+constexpr std::size_t kLarge = std::size_t{64} << 10;  // from here on a block is the heap's
 constexpr int kBuckets = 512;
 
 struct Bucket {
@@ -23,9 +21,12 @@ struct Bucket {
   std::size_t bytes;
 };
 
+std::size_t in_units(std::size_t bytes) { return bytes == 0 ? 1 : (bytes - 1) / kAlign + 1; }
+
 // Eight sizes per power of two: at most an eighth of a block is wasted. Up to 512 bytes, multiples of 64.
 Bucket bucket_of(std::size_t bytes) {
-  const std::size_t units = bytes == 0 ? 1 : (bytes - 1) / kAlign + 1;
+  const std::size_t units = in_units(bytes);
+  if (bytes >= kLarge) return {0, units * kAlign};
   if (units <= 8) return {int(units), units * kAlign};
   const int shift = 63 - __builtin_clzll(static_cast<unsigned long long>(units - 1)) - 3;
   const std::size_t steps = ((units - 1) >> shift) + 1;  // 9 .. 16
@@ -36,15 +37,17 @@ struct FreeBlock {
   FreeBlock* next;
 };
 
-std::size_t default_limit() {
+std::size_t physical_memory() {
   const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? std::size_t(pages) / 4 * std::size_t(page) : std::size_t{1} << 30;
+  return pages > 0 && page > 0 ? std::size_t(pages) * std::size_t(page) : std::size_t{4} << 30;
 }
 
 struct Cache {
   std::mutex mutex;
-  FreeBlock* lists[kBuckets] = {};
-  MemoryStats stats = {0, 0, 0, default_limit()};
+  FreeBlock* lists[kBuckets] = {};  // of small blocks
+  std::size_t small = 0;            // bytes in them
+  Heap heap{physical_memory()};
+  MemoryStats stats = {0, 0, 0, physical_memory() / 4};
 
   Cache();
 };
@@ -61,11 +64,21 @@ Cache::Cache() {  // a fork in the middle of another thread's call must not leav
 
 void* from_system(std::size_t bytes) {
   void* block = nullptr;
-  if (posix_memalign(&block, bytes >= kHuge ? kHuge : kAlign, bytes) != 0) return nullptr;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (bytes >= kHuge) madvise(block, bytes, MADV_HUGEPAGE);  // a hint: its failure changes nothing
-#endif
+  return posix_memalign(&block, kAlign, bytes) == 0 ? block : nullptr;
+}
+
+// From the free blocks; null where there is none.
+void* from_list(Cache& c, const Bucket& bucket) {
+  FreeBlock* const block = c.lists[bucket.index];
+  if (block == nullptr) return nullptr;
+  c.lists[bucket.index] = block->next;
+  c.small -= bucket.bytes;
   return block;
+}
+
+void* find(Cache& c, const Bucket& bucket) {
+  void* const block = bucket.bytes >= kLarge ? c.heap.take(bucket.bytes) : from_list(c, bucket);
+  return block != nullptr ? block : from_system(bucket.bytes);
 }
 
 void free_all(Cache& c) {
@@ -75,7 +88,8 @@ void free_all(Cache& c) {
       list = block->next;
       free(block);
     }
-  c.stats.cached = 0;
+  c.small = 0;
+  c.heap.trim();
 }
 
 }  // namespace
@@ -85,13 +99,10 @@ void* allocate(std::size_t bytes) {
   const Bucket bucket = bucket_of(bytes);
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
-  void* block = c.lists[bucket.index];
-  if (block != nullptr) {
-    c.lists[bucket.index] = c.lists[bucket.index]->next;
-    c.stats.cached -= bucket.bytes;
-  } else if ((block = from_system(bucket.bytes)) == nullptr) {
+  void* block = find(c, bucket);
+  if (block == nullptr) {
     free_all(c);
-    if ((block = from_system(bucket.bytes)) == nullptr) throw std::bad_alloc();
+    if ((block = find(c, bucket)) == nullptr) throw std::bad_alloc();
   }
   c.stats.in_use += bucket.bytes;
   if (c.stats.in_use > c.stats.peak) c.stats.peak = c.stats.in_use;
@@ -103,15 +114,23 @@ void release(void* block, std::size_t bytes) noexcept {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
   c.stats.in_use -= bucket.bytes;
-  if (c.stats.cached + bucket.bytes > c.stats.limit) return free(block);
-  c.stats.cached += bucket.bytes;
-  c.lists[bucket.index] = new (block) FreeBlock{c.lists[bucket.index]};
+  if (c.heap.owns(block)) {
+    c.heap.give(block, bucket.bytes);
+    if (c.small + c.heap.cached() > c.stats.limit) free_all(c);
+  } else if (bucket.bytes >= kLarge || c.small + c.heap.cached() + bucket.bytes > c.stats.limit) {
+    free(block);
+  } else {
+    c.small += bucket.bytes;
+    c.lists[bucket.index] = new (block) FreeBlock{c.lists[bucket.index]};
+  }
 }
 
 MemoryStats memory_stats() {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
-  return c.stats;
+  MemoryStats found = c.stats;
+  found.cached = c.small + c.heap.cached();
+  return found;
 }
 
 void empty_cache() {
@@ -130,7 +149,7 @@ void set_cache_limit(std::size_t bytes) {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
   c.stats.limit = bytes;
-  if (c.stats.cached > bytes) free_all(c);
+  if (c.small + c.heap.cached() > bytes) free_all(c);
 }
 
 Scratch::Scratch(std::size_t bytes) : block_(allocate(bytes)), bytes_(bytes) {}

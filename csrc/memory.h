@@ -1,5 +1,5 @@
-// A caching allocator: a freed block waits in the list of its size for the next array of that size, so that a training
-// step does not page-fault its activations anew. Blocks are 64-byte aligned. Thread-safe.
+// A caching allocator: a freed block waits for the next array, a small one in the list of its size and a large one in
+// the heap, so that a training step does not page-fault its activations anew. Blocks are 64-byte aligned. Thread-safe.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +8,7 @@ namespace dlcore {
 
 struct MemoryStats {
   std::size_t in_use;  // bytes in live blocks, rounded sizes
-  std::size_t cached;  // bytes waiting in free lists
+  std::size_t cached;  // bytes waiting in free blocks
   std::size_t peak;    // largest in_use since the last reset_peak()
   std::size_t limit;   // on cached
 };

@@ -117,11 +117,16 @@ def _input(node: Node, index: int, grads: Grads) -> Any:
     return node.inputs[index]  # type: ignore[index]  # it was looked at
 
 
+def _output(node: Node, index: int, grads: Grads) -> Tensor | None:
+    array = node.outputs.get(index)
+    return None if array is None else Tensor._wrap(array, node.plan.backend, edge=(node, index))
+
+
 _VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
     "grad": _grad,
     "grad or None": lambda node, index, grads: grads[index],
     "input": _input,
-    "output": lambda node, index, grads: Tensor._wrap(node.outputs[index], node.plan.backend, edge=(node, index)),
+    "output": _output,
     "_shape": _shape,
     "_dtype": _dtype,
     "inputs": _of_each(_input),
@@ -164,7 +169,7 @@ def what_to_save(plan: Plan, wanted: int) -> Saves:
     edges = [i for i, ok in enumerate(plan.differentiable) if ok and wanted >> i & 1]
     rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
-    outputs = sorted({i for r in rules for i in r.outputs})
+    outputs = sorted({i for r in rules for i in r.outputs} - set(plan.unused))
     found = plan.saves[wanted] = Saves(edges, rules, sorted(inputs), outputs)
     return found
 

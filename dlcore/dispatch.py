@@ -108,6 +108,7 @@ class Plan:
     defaults: Mapping[str, Any]  # the op's attributes
     view: bool  # the output may share the memory of the first operand, a tensor
     dims: Dims
+    unused: list[int]  # outputs that the vjp does not look at
     saves: dict[int, autograd.Saves]  # what the tape keeps, by which operands want a gradient
 
 
@@ -352,6 +353,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
         op.attrs,
         view,
         dims,
+        op.unused_outputs(attrs),
         {},
     )
 

@@ -6,7 +6,7 @@ Shape and dtype checks, error text, dispatch, gradients, tests, benchmarks and t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,8 @@ class Op:
     samples: calls for tests and benchmarks; None derives them from the signature.
     check: `check(read, *arrays, **attrs)` raises DlcoreError for values that are not legal (an index out of range);
         `read` brings an array to the host. Called before the op runs, unless its implementation checks for itself.
+    unused: `unused(**attrs)` names the outputs that the vjp asks for but does not look at with these attributes; they
+        are not kept, and it gets None.
     view: the output may share the memory of the first operand.
     exempt: `{check: reason}`, checks of the generated test-suite that cannot apply, each with its reason.
     """
@@ -82,6 +84,7 @@ class Op:
     flops: Callable[[Dims], int] | None = None
     samples: Callable[[], Iterable[Sample]] | None = None
     check: Callable[..., None] | None = None
+    unused: Callable[..., Collection[str]] | None = None
     view: bool = False
     exempt: Mapping[str, str] = field(default_factory=dict)
     doc: str = ""
@@ -138,6 +141,11 @@ class Op:
             if self.infer:
                 dims.update(self.infer(dims, **attrs))
         return dims, [o.shape(dims) for o in self.signature.outputs]
+
+    def unused_outputs(self, attrs: Mapping[str, Any]) -> list[int]:
+        """Indices of the outputs that the vjp does not look at with these attributes."""
+        names = self.unused(**attrs) if self.unused else ()
+        return [i for i, o in enumerate(self.signature.outputs) if o.name in names]
 
     def check_values(self, read: Callable[[Any], Any], arrays: Iterable[Any], attrs: Mapping[str, Any]) -> None:
         """Refuse operands by their values."""

@@ -373,6 +373,17 @@ def test_memory_goes_with_the_last_reference(no_cycles):
     assert [r() for r in arrays + nodes] == [None] * 4
 
 
+@pytest.mark.parametrize(("activation", "kept"), [("none", False), ("relu", True), ("gelu", False)])
+def test_linear_keeps_its_result_only_for_an_activation_that_asks(activation, kept):
+    x, w = (dl.tensor(np.ones((3, 3), np.float32), requires_grad=True) for _ in range(2))
+    y = dl.linear(x, w, activation=activation)
+    array, total = weakref.ref(y._array), y + 1
+    del y
+    assert (array() is not None) == kept
+    total.sum().backward()
+    assert x.grad is not None
+
+
 def test_backward_frees_the_graph_while_the_result_lives(no_cycles):
     x = leaf(np.ones(10))
     y = (x * 2).exp()

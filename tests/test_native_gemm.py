@@ -250,6 +250,32 @@ def test_memory_is_used_again():
     assert _C.memory_stats()["cached"] == 0
 
 
+def held():
+    stats = _C.memory_stats()
+    return stats["in_use"] + stats["cached"]
+
+
+def test_freed_neighbours_serve_a_larger_array():
+    _C.empty_cache()
+    _C.empty((64 << 20,), np.int8)
+    before = held()
+    parts = [_C.empty((20 << 20,), np.int8) for _ in range(3)]
+    for i in (1, 0, 2):
+        parts[i] = None
+    _C.empty((60 << 20,), np.int8)
+    assert held() == before
+
+
+def test_a_part_of_a_freed_array_leaves_the_rest():
+    _C.empty_cache()
+    _C.empty((64 << 20,), np.int8)
+    before = held()
+    small, large = _C.empty((1 << 20,), np.int8), _C.empty((63 << 20,), np.int8)
+    small[...], large[...] = 1, 2
+    assert held() == before
+    assert (small == 1).all()
+
+
 def test_peak():
     _C.reset_peak()
     start = _C.memory_stats()["peak"]

@@ -87,7 +87,7 @@ def _known_activation(d: Dims, *, activation: str) -> Dims:
     return Dims()
 
 
-def _before_activation(g: Tensor, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, activation: str) -> Tensor:
+def _before_activation(g: Tensor, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor | None, activation: str) -> Tensor:
     """Gradient of the activation's operand, by the activation's own rule; recomputes that operand if the rule asks."""
     record = OPS[activation]
     rule = record.gradient_rules[0]
@@ -97,8 +97,13 @@ def _before_activation(g: Tensor, x: Tensor, w: Tensor, b: Tensor | None, y: Ten
     return found
 
 
+def _unused(*, activation: str) -> tuple[str, ...]:
+    """The result is looked at only by the rule of an activation that asks for it."""
+    return () if activation != "none" and OPS[activation].gradient_rules[0].outputs else ("y",)
+
+
 def _linear_vjp(
-    g: Tensor, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, activation: str, needs: Sequence[bool]
+    g: Tensor, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor | None, activation: str, needs: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     if activation != "none":
         g = _before_activation(g, x, w, b, y, activation)
@@ -127,6 +132,7 @@ linear: Op = define(
     _linear,
     vjp=_linear_vjp,
     infer=_known_activation,
+    unused=_unused,
     flops=lambda d: 2 * d.size() * d.I * d.O,
     samples=_linear_samples,
     doc="x @ w.T + b, then an activation: none, relu, gelu, tanh or sigmoid.",
