@@ -21,6 +21,7 @@ void bind_random(py::module_& m);
 void bind_recurrent(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_softmax(py::module_& m);
+void bind_views(py::module_& m);
 
 namespace {
 
@@ -239,4 +240,5 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
   dlcore::bind_pool(m);
+  dlcore::bind_views(m);
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import heapq
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ContextDecorator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from dlcore import dtypes, recording
 from dlcore.errors import GraphError
@@ -287,7 +287,8 @@ def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
     if grad is None:
         if output.size != 1:
             raise GraphError(f"backward: only a scalar has an implicit gradient; got shape {output.shape}, pass one")
-        return Tensor._wrap(output._backend.full(output.shape, 1, output.dtype), output._backend)
+        meta = output._meta or output._find_meta()
+        return Tensor._wrap(output._backend.full(meta.shape, 1, meta.dtype), output._backend, meta)
     if grad.shape != output.shape:
         raise GraphError(f"backward: gradient of shape {grad.shape} for an output of shape {output.shape}")
     return grad
@@ -306,8 +307,10 @@ def backward(
     for leaf, found in engine.leaves.values():
         if recording.now.recorder is not None:
             recording.now.recorder.leaf(leaf)
-        with grad_mode(create_graph):
-            leaf.grad = found if leaf.grad is None else _add(leaf.grad, found)
+        if leaf.grad is not None:
+            with grad_mode(create_graph):
+                found = _add(leaf.grad, found)
+        leaf.grad = found
 
 
 def gradients(
@@ -388,14 +391,20 @@ def _zeros_like(x: Tensor) -> Tensor:
     return Tensor._wrap(x._backend.full(x.shape, 0, x.dtype), x._backend)
 
 
-@contextmanager
-def grad_mode(enabled: bool) -> Iterator[None]:
-    """Switch recording on or off in this thread inside a `with` block."""
-    before, mode.enabled = mode.enabled, enabled
-    try:
-        yield
-    finally:
-        mode.enabled = before
+class grad_mode(ContextDecorator):  # noqa: N801  # called like a function
+    """Switch recording on or off in this thread inside a `with` block or a decorated function."""
+
+    def __init__(self, enabled: bool) -> None:
+        self.enabled = enabled
+
+    def _recreate_cm(self) -> Self:
+        return type(self)(self.enabled)  # of each call, which may call itself
+
+    def __enter__(self) -> None:
+        self.before, mode.enabled = mode.enabled, self.enabled
+
+    def __exit__(self, *_: object) -> None:
+        mode.enabled = self.before
 
 
 def no_grad() -> Any:

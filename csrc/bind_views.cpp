@@ -1,0 +1,49 @@
+// _C.broadcast_to: another view of an array's memory. NumPy's own costs more than a small op.
+#include "bind.h"
+
+namespace dlcore {
+namespace {
+
+// The strides that repeat an array of shape x to `ndim` sizes; false where it does not broadcast to them.
+bool repeated(const Array& x, int ndim, const Py_intptr_t* shape, Py_intptr_t* strides) {
+  const int added = ndim - x.ndim();
+  if (added < 0) return false;
+  for (int i = 0; i < ndim; ++i) {
+    const Index size = i < added ? 1 : x.dim(i - added);
+    if (size != 1 && size != shape[i]) return false;
+    strides[i] = size == 1 ? 0 : x.stride(i - added);
+  }
+  return true;
+}
+
+PyObject* broadcast_to(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  return guarded([&]() -> py::object {
+    if (count != 1 || names == nullptr || PyTuple_GET_SIZE(names) != 1 || !PyTuple_Check(args[1]))
+      throw py::type_error("broadcast_to: expected (x, *, shape: tuple)");
+    const Array x(args[0], "broadcast_to");
+    const Py_ssize_t ndim = PyTuple_GET_SIZE(args[1]);
+    require(ndim <= kMaxDims, "broadcast_to: more than 64 dimensions");
+    Py_intptr_t shape[kMaxDims], strides[kMaxDims];
+    for (Py_ssize_t i = 0; i < ndim; ++i) {
+      shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(args[1], i));
+      if (shape[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+    }
+    require(repeated(x, int(ndim), shape, strides), "broadcast_to: the shapes do not fit");
+    auto& api = py::detail::npy_api::get();
+    PyObject* const dtype = py::detail::array_proxy(args[0])->descr;
+    Py_INCREF(dtype);
+    auto view = py::reinterpret_steal<py::object>(
+        api.PyArray_NewFromDescr_(api.PyArray_Type_, dtype, int(ndim), shape, strides, x.data(), 0, nullptr));
+    if (!view || api.PyArray_SetBaseObject_(view.ptr(), Py_NewRef(args[0])) < 0) throw py::error_already_set();
+    return view;
+  });
+}
+
+PyMethodDef method = {"broadcast_to", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(broadcast_to)),
+                      METH_FASTCALL | METH_KEYWORDS, "broadcast_to(x, *, shape: tuple): a read-only view"};
+
+}  // namespace
+
+void bind_views(py::module_& m) { add_function(m, &method); }
+
+}  // namespace dlcore
