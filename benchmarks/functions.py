@@ -1,85 +1,86 @@
-"""Functions bound by memory or by the cost of a call, against PyTorch: rows of `python -m benchmarks peers`."""
+"""Functions bound by memory or by the cost of a call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 import dlcore as dl
-from benchmarks import harness
+from benchmarks import libraries
+from benchmarks.row import Case, Work, compared
 
-FOUR_MILLION = 4 * 2**20
-
-
-def rows(only: str, peak: float) -> Iterator[harness.Row]:
-    """Every row whose name contains `only`."""
-    rng = np.random.default_rng(0)
-    for name, (shape, ours, theirs, exact, captured) in _cases().items():
-        if only in name:
-            x = rng.normal(size=shape).astype(np.float32)
-            yield _row(name, x, dl.capture(ours) if captured else ours, theirs, exact, peak)
-    for name, f in (("tiny autograd", _backward), ("tiny autograd captured", dl.capture(_backward))):
-        if only in name:
-            yield _tiny(name, f, peak)
+ROWS, MILLIONS = (4096, 1024), (4 * 2**20,)
 
 
-def _cases() -> dict[str, Any]:
-    """Shape, ours, PyTorch's, in float64, whether ours is captured."""
-    functional, scale, shift = torch.nn.functional, dl.ones(1024), dl.zeros(1024)
-    erf = np.vectorize(math.erf, otypes=[np.float64])
-    rows, million = (4096, 1024), FOUR_MILLION
+@dataclass(frozen=True)
+class Spec:
+    """What each library calls of its own. exact(xp, x): the definition, for NumPy, JAX and in float64."""
 
-    def chain(x: Any) -> Any:
-        return (x * 2 + 1).tanh() * x
-
-    def layer_norm(x: Any) -> Any:
-        return functional.layer_norm(x, (1024,))
-
-    return {
-        "softmax 4096x1024": (rows, lambda x: dl.softmax(x, axis=-1), lambda x: torch.softmax(x, -1), _softmax, False),
-        "layer norm 4096x1024": (rows, lambda x: dl.layer_norm(x, scale, shift), layer_norm, _norm, False),
-        "gelu 4M": (million, dl.gelu, functional.gelu, lambda x: 0.5 * x * (1 + erf(x / 2**0.5)), False),
-        "chain 4M captured": (million, chain, chain, lambda x: np.tanh(x * 2 + 1) * x, True),
-    }
+    shape: tuple[int, ...]
+    ours: Callable[[Any], Any]
+    torch: Callable[[Any, Any], Any]
+    exact: Callable[[Any, Any], Any]
+    passes: float = 2  # how many arrays of x's size are read and written
+    captured: bool = False
+    defined: bool = True  # by functions that NumPy has
 
 
-def _row(name: str, x: Any, ours: Any, theirs: Any, exact: Any, peak: float) -> harness.Row:
-    dx, tx, expected = dl.asarray(x), torch.from_numpy(x), [exact(x.astype(np.float64))]
-    errors = harness.relative_error([ours(dx)], expected), harness.relative_error([theirs(tx)], expected)
-    return harness.compare(name, lambda: ours(dx), lambda: theirs(tx), errors, x.size, peak)
+def _chain(_: Any, x: Any) -> Any:
+    return (x * 2 + 1).tanh() * x
 
 
-def _softmax(x: Any) -> Any:
-    e = np.exp(x - x.max(-1, keepdims=True))
+def _softmax(xp: Any, x: Any) -> Any:
+    e = xp.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def _norm(x: Any) -> Any:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+def _norm(xp: Any, x: Any) -> Any:
+    return (x - x.mean(-1, keepdims=True)) / xp.sqrt(x.var(-1, keepdims=True) + 1e-5)
 
 
-def _backward(x: Any) -> None:
-    (x * x + x).sum().backward()
+def _gelu(_: Any, x: Any) -> Any:
+    return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / 2**0.5))
 
 
-def _tiny(name: str, f: Any, peak: float) -> harness.Row:
-    """(x x + x).sum().backward() on four numbers."""
-    values = np.float32([0.5, -1, 2, 3])
-    x, peer = dl.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+def _specs() -> dict[str, Spec]:
+    scale, shift = dl.ones(1024), dl.zeros(1024)
+    return {
+        "softmax 4096x1024": Spec(ROWS, lambda x: dl.softmax(x, axis=-1), lambda t, x: t.softmax(x, -1), _softmax),
+        "layer norm 4096x1024": Spec(
+            ROWS, lambda x: dl.layer_norm(x, scale, shift), lambda t, x: t.layer_norm(x, (1024,)), _norm
+        ),
+        "gelu 4M": Spec(MILLIONS, dl.gelu, lambda t, x: t.nn.functional.gelu(x), _gelu, defined=False),
+        "chain 4M captured": Spec(
+            MILLIONS, partial(_chain, dl), _chain, lambda xp, x: xp.tanh(x * 2 + 1) * x, captured=True
+        ),
+        "add 4M": Spec(MILLIONS, lambda x: x + x, lambda _, x: x + x, lambda _, x: x + x),
+        "exp 4M": Spec(MILLIONS, dl.exp, lambda t, x: t.exp(x), lambda xp, x: xp.exp(x)),
+        "sum of rows 4096x1024": Spec(ROWS, lambda x: x.sum(axis=1), lambda _, x: x.sum(1), lambda _, x: x.sum(1), 1),
+        "sum of columns 4096x1024": Spec(
+            ROWS, lambda x: x.sum(axis=0), lambda _, x: x.sum(0), lambda _, x: x.sum(0), 1
+        ),
+        "transposed copy 4096x1024": Spec(
+            ROWS, lambda x: dl.asarray(x.T, copy=True), lambda _, x: x.T.contiguous(), lambda _, x: x.T.copy()
+        ),
+    }
 
-    def ours() -> None:
-        x.grad = None
-        f(x)
 
-    def theirs() -> None:
-        peer.grad = None
-        _backward(peer)
+def cases(peers: tuple[str, ...]) -> Iterator[Case]:
+    """Functions of one array. peers: libraries."""
+    for name, spec in _specs().items():
+        here = peers if spec.defined else tuple(p for p in peers if p == "torch")
+        if here:
+            yield Case(name, partial(_work, spec, here))
 
-    ours(), theirs()
-    expected = [2 * values.astype(np.float64) + 1]
-    errors = harness.relative_error([x.grad], expected), harness.relative_error([peer.grad.numpy()], expected)
-    return harness.compare(name, ours, theirs, errors, 3 * x.size, peak)
+
+def _work(spec: Spec, peers: tuple[str, ...]) -> Work:
+    x = np.random.default_rng(0).normal(size=spec.shape).astype(np.float32)
+    f, own = dl.capture(spec.ours) if spec.captured else spec.ours, dl.asarray(x)
+    others = {p: libraries.run(p, spec.torch if p == "torch" else spec.exact, x) for p in peers}
+    exact = spec.exact(np, x.astype(np.float64))
+    return compared(lambda: [f(own)], others, [exact], spec.passes * x.nbytes)

@@ -1,18 +1,16 @@
-"""How times are taken and what a row says.
+"""How times are taken and results are compared.
 
 Both sides of a comparison run in one process and in turn, with a pause before each sample, so that worker threads of
 one library that still spin do not take a core from the other. A sample repeats its function until it lasts long enough
-to be read; the median over rounds is reported with quartiles. A row whose result is wrong is not printed: it raises.
+to be read; the median over rounds is reported with quartiles.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,15 @@ import numpy as np
 PAUSE = 0.025  # seconds; OpenMP workers spin for some milliseconds after their last region
 SAMPLE = 0.02  # least seconds of one sample
 ROUNDS = 15
+READING = 5e-5  # seconds that reading finished results may take
 
 
 class WrongResultError(Exception):
     """The function under test does not compute what it should."""
+
+
+class UnsynchronisedError(Exception):
+    """A call returned before its result was there, so its time says nothing."""
 
 
 @dataclass
@@ -33,21 +36,6 @@ class Timing:
     median: float
     low: float
     high: float
-
-
-@dataclass
-class Row:
-    """One line of a table. Times in ms; ratio is peer time over ours, so above 1 means dlcore is faster."""
-
-    name: str
-    dlcore_ms: float
-    torch_ms: float
-    ratio: float
-    spread: str
-    error: float  # largest difference from float64, relative to the largest element
-    torch_error: float
-    gflops: float
-    peak_fraction: float
 
 
 def wall_clock(f: Callable[[], Any], count: int) -> float:
@@ -99,31 +87,16 @@ def relative_error(got: Iterable[Any], exact: Iterable[Any]) -> float:
     return worst
 
 
-def compare(
-    name: str, ours: Callable[[], Any], peer: Callable[[], Any], errors: tuple[float, float], flops: float, peak: float
-) -> Row:
-    """A row for two functions that do the same work. errors: ours and the peer's against float64. peak: in GFLOP/s."""
-    error, peer_error = errors
-    if error > 4 * peer_error + 1e-6:
-        raise WrongResultError(f"{name}: error {error:.2g} against float64, the peer's is {peer_error:.2g}")
-    a, b = measure([ours, peer])
-    gflops = flops / a.median * 1e-6
-    spread = f"{a.low:.3g}-{a.high:.3g} / {b.low:.3g}-{b.high:.3g}"
-    return Row(name, a.median, b.median, b.median / a.median, spread, error, peer_error, gflops, gflops / peak)
+def check_synchronised(f: Callable[[], Any]) -> None:
+    """Raise if the results of `f` are not there when it returns, so that reading them takes time."""
+    if min(reading - call / 20 for call, reading in (_call_and_reading(f) for _ in range(5))) > READING:
+        raise UnsynchronisedError("a call returns before its results are there")
 
 
-HEADER = f"{'':40}{'dlcore':>9}{'torch':>9}{'ratio':>7}{'error':>10}{'torch':>10}{'GFLOP/s':>9}{'peak':>6}  quartiles"
-
-
-def line(r: Row) -> str:
-    """A row as text under HEADER; times in ms."""
-    return (
-        f"{r.name:40}{r.dlcore_ms:9.3f}{r.torch_ms:9.3f}{r.ratio:7.2f}{r.error:10.1e}{r.torch_error:10.1e}"
-        f"{r.gflops:9.1f}{100 * r.peak_fraction:5.0f}%  {r.spread}"
-    )
-
-
-def save(path: str | None, rows: Sequence[Any]) -> None:
-    """Write rows as a JSON list."""
-    if path:
-        Path(path).write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
+def _call_and_reading(f: Callable[[], Any]) -> tuple[float, float]:
+    start = time.perf_counter()
+    results = f()
+    returned = time.perf_counter()
+    for a in results or ():
+        np.asarray(a)
+    return returned - start, time.perf_counter() - returned

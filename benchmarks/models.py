@@ -50,7 +50,7 @@ def _resnet20(n: Any) -> Any:
 
 
 def _block(n: Any) -> Any:
-    class Block(n.Module):  # type: ignore[misc, name-defined]
+    class Block(n.Module):  # type: ignore[misc]
         def __init__(self, c_in: int, c_out: int, stride: int) -> None:
             super().__init__()
             self.conv1 = n.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
@@ -72,7 +72,7 @@ def _transformer(n: Any) -> Any:
     """A decoder as in GPT-2 (Radford et al., 2019): 4 layers, 8 heads, 256 features, at most 128 positions."""
     vocabulary, block = VOCABULARY["transformer"], _decoder_block(n)
 
-    class Transformer(n.Module):  # type: ignore[misc, name-defined]
+    class Transformer(n.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.tokens, self.positions = n.Embedding(vocabulary, 256), n.Embedding(128, 256)
@@ -87,7 +87,7 @@ def _transformer(n: Any) -> Any:
 
 
 def _decoder_block(n: Any) -> Any:
-    class Block(n.Module):  # type: ignore[misc, name-defined]
+    class Block(n.Module):  # type: ignore[misc]
         def __init__(self, size: int, heads: int) -> None:
             super().__init__()
             self.heads = heads
@@ -120,7 +120,7 @@ def _char_lm(n: Any) -> Any:
     """Two LSTM layers of 256 units on characters `[T, N]`."""
     vocabulary = VOCABULARY["char lm"]
 
-    class CharLM(n.Module):  # type: ignore[misc, name-defined]
+    class CharLM(n.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.characters = n.Embedding(vocabulary, 256)

@@ -1,0 +1,83 @@
+"""Training steps and inference of whole models, captured, beside PyTorch eager in either layout and compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+import dlcore as dl
+from benchmarks import compiling, harness, models, steps
+from benchmarks.beside_torch import LAYOUTS
+from benchmarks.row import COMPILED, Case, Run, Work, compared
+from benchmarks.steps import STEPS, Spec
+from dlcore import nn
+from dlcore.profile import profile
+
+IMAGES = ("lenet", "resnet20")  # only convolutions gain by channels_last
+
+
+def cases(eager: bool = False, compiled: bool = True) -> Iterator[Case]:
+    """eager: ours are not captured. compiled: with `torch.compile` as a peer, if it works here."""
+    for name, spec in STEPS.items():
+        yield Case(name, partial(_step, spec, eager, compiled))
+    yield Case("lenet b1 inference", partial(_inference, "lenet", (1, 1, 28, 28), eager))
+
+
+def _step(spec: Spec, eager: bool, compiled: bool) -> Work:
+    ours, theirs = models.twins(spec.model)
+    error, peer_error, flops = _gradient_errors(spec, ours, theirs)
+    peers = {
+        name: steps.theirs(spec, copy.deepcopy(theirs), name)
+        for name in (LAYOUTS if spec.model in IMAGES else ("torch",))
+    }
+    if compiled and compiling.works():
+        peers[COMPILED] = steps.theirs(spec, theirs, compiled=True)
+    return Work(steps.ours(spec, ours, captured=not eager), peers, error, dict.fromkeys(peers, peer_error), flops)
+
+
+def _gradient_errors(spec: Spec, ours: Any, theirs: Any) -> tuple[float, float, float]:
+    """Errors of all parameters' gradients against the peer in float64, ours and the peer's; FLOP of ours."""
+    arrays = models.data(spec.model, spec.batch, spec.shape)
+    x, labels = (torch.from_numpy(a) for a in arrays)
+    exact = _torch_gradients(copy.deepcopy(theirs).double(), x.double() if x.is_floating_point() else x, labels)
+    peer = _torch_gradients(copy.deepcopy(theirs), x, labels)
+    with profile() as p:
+        nn.cross_entropy(ours(dl.asarray(arrays[0])), dl.asarray(arrays[1])).backward()
+    error = harness.relative_error([parameter.grad for parameter in ours.parameters()], exact)
+    ours.zero_grad()
+    return error, harness.relative_error(peer, exact), p.flops
+
+
+def _torch_gradients(model: Any, x: Any, labels: Any) -> list[Any]:
+    """Of the parameters; of the second of an LSTM's two biases, which dlcore does not have, nothing."""
+    torch.autograd.backward(torch.nn.functional.cross_entropy(model(x), labels))
+    return [p.grad.numpy() for name, p in model.named_parameters() if ".bias_hh" not in name]
+
+
+def _inference(model: str, shape: tuple[int, ...], eager: bool) -> Work:
+    ours, theirs = models.twins(model)
+    array, _ = models.data(model, shape[0], shape[1:])
+    x, tx = dl.asarray(array), torch.from_numpy(array)
+
+    def run() -> list[Any]:
+        with dl.no_grad():
+            return [ours(x)]
+
+    def peer(model: Any, x: Any) -> Run:
+        def forward() -> list[Any]:
+            with torch.no_grad():
+                return [model(x)]
+
+        return forward
+
+    last = LAYOUTS["torch channels_last"]
+    peers = {
+        "torch": peer(theirs, tx),
+        "torch channels_last": peer(copy.deepcopy(theirs).to(memory_format=torch.channels_last), last(tx)),
+    }
+    exact = peer(copy.deepcopy(theirs).double(), tx.double())()
+    return compared(run if eager else dl.capture(run), peers, exact)
