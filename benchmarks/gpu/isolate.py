@@ -21,7 +21,7 @@ LIMIT = 300  # seconds of one test
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Run a test under a limit, then ask the device whether it still works."""
-    faulthandler.dump_traceback_later(LIMIT, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(LIMIT, exit=True, file=sys.__stderr__ or sys.stderr)
     result = yield
     faulthandler.cancel_dump_traceback_later()
     try:

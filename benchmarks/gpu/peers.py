@@ -36,7 +36,7 @@ def peers(family: Family, operands: Operands) -> dict[str, Callable[[], Run]]:
 
 
 def _product(kernel: str) -> Callable[..., Run]:
-    left, right = _layout(kernel)
+    left, right = tuple(_layout(kernel))
 
     def prepare(_: Any, a: Any, b: Any) -> Run:
         x, y = a.T if left == "t" else a, b.T if right == "t" else b

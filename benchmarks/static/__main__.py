@@ -2,6 +2,6 @@
 
 import sys
 
-from benchmarks.static import main
+from benchmarks.static.report import main
 
 main(sys.argv[1:])

@@ -121,7 +121,7 @@ def attention_grad(kernel: str, products: int, dtype: Any = dtypes.float32, op: 
 
     def call(new: Arrays, n: int) -> Any:
         dy, q, k, v, y = (new(n, t, width, dtype=dtype) for _ in range(5))
-        bias = [new(n, *shape, dtype=dtype) for shape in biases] or [None]
+        bias: list[Any] = [new(n, *shape, dtype=dtype) for shape in biases] or [None]
         return OPS[op](dy, None, q, k, v, *bias, y, new(n, t, dtype=dtype), causal=False, scale=None)
 
     fma = (lambda n: float(n * t * t * products * width)) if products else None

@@ -64,7 +64,7 @@ class Loop:
     kinds: dict[str, int] = field(default_factory=dict)
     global_requests: int = 0
     loaded: int = 0  # bytes of a thread from global memory
-    shared_loads: int = 0
+    shared_loads: float = 0  # as if each took 16 bytes
 
     fma: int = 0  # multiply-adds of a warp, in instructions of `kind`
 
