@@ -1,4 +1,4 @@
-"""Whether `torch.compile` works here: it needs a C++ compiler and a folder for what it builds."""
+"""`torch.compile` as a peer: it needs a C++ compiler, and a folder for what it builds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import os
 import shutil
 import tempfile
 
-import torch
+from benchmarks.row import Run
+from benchmarks.steps import Spec, theirs
+
+
+def step(spec: Spec, model: object) -> Run | None:
+    """A compiled step, which has run once; if that fails, a line that says why, and None."""
+    _use_temporary_cache()
+    try:
+        run = theirs(spec, model, compiled=True)
+        run()
+    except Exception as error:  # whatever the compiler lacks
+        print(f"torch.compile does not work here, so it is left out: {str(error).splitlines()[0]}")
+        return None
+    return run
 
 
 @functools.cache
-def works() -> bool:
-    """Try it once; say so if it does not. What it builds goes to a folder that is deleted at exit."""
+def _use_temporary_cache() -> None:
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-    try:
-        torch.compile(lambda x: x * x + 1)(torch.ones(4))
-    except Exception as error:  # whatever a compiler may lack
-        print(f"torch.compile does not work here, so it is left out: {str(error).splitlines()[0]}")
-        return False
-    return True

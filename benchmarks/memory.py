@@ -20,7 +20,7 @@ RUNS = 5
 def megabytes(library: str, step: str) -> float:
     """By which a process grows that builds a model in `library` and trains it for a few steps."""
     command = [sys.executable, "-m", "benchmarks.memory", library, step]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.split()[-1])
 
 

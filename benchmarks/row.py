@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import dlcore as dl
@@ -91,17 +89,19 @@ def row(case: Case, peaks: Peaks) -> Row:
     """Check and time it."""
     work = case.work()
     check(work)
-    sides = [work.ours, *work.peers.values()]
-    for run in sides:
+    sides = {"dlcore": work.ours, **work.peers}
+    for run in sides.values():
         harness.check_synchronised(run)
-    ours, *rest = harness.measure(sides)
-    times = dict(zip(work.peers, rest, strict=True))
-    compiled = times.pop(COMPILED, None)
+    return _row(case.name, work, dict(zip(sides, harness.measure(list(sides.values())), strict=True)), peaks)
+
+
+def _row(name: str, work: Work, times: dict[str, harness.Timing], peaks: Peaks) -> Row:
+    ours, compiled = times.pop("dlcore"), times.pop(COMPILED, None)
     peer = min(times, key=lambda name: times[name].median)
     best = times[peer]
     rate, unit, peak = _rate(work, ours, peaks)
     return Row(
-        name=case.name,
+        name=name,
         dlcore_ms=ours.median,
         dlcore_quartiles=(ours.low, ours.high),
         peer=peer,
@@ -132,33 +132,3 @@ def _rate(work: Work, time: harness.Timing, peaks: Peaks) -> tuple[float, str, f
     if work.nbytes:
         return 1e-6 * work.nbytes / time.median, "GB/s", peaks.bandwidth
     return 1e-6 * work.flops / time.median, "GFLOP/s", peaks.flops
-
-
-HEADER = (
-    f"{'':42}{'dlcore':>9}{'peer':>9}{'ratio':>7}{'error':>9}{'peer':>9}{'rate':>8}{'':8}{'peak':>5}"
-    f"{'compile':>9}{'MB':>7}{'peer':>7}{'ratio':>7}  peer, quartiles"
-)
-
-
-def line(r: Row) -> str:
-    """A row as text under HEADER; times in ms."""
-    return (
-        f"{r.name:42}{r.dlcore_ms:9.3f}{r.peer_ms:9.3f}{r.ratio:7.2f}{r.error:9.1e}{r.peer_error:9.1e}"
-        f"{r.rate:8.1f} {r.unit:7}{100 * r.peak_fraction:4.0f}%"
-        f"{_optional(r.compile_ratio, 9, 2)}{_optional(r.memory_mb, 7, 1)}{_optional(r.peer_memory_mb, 7, 1)}"
-        f"{_optional(r.memory_ratio, 7, 2)}  {r.peer}, {_range(r.dlcore_quartiles)} / {_range(r.peer_quartiles)}"
-    )
-
-
-def _optional(value: float | None, width: int, digits: int) -> str:
-    return " " * width if value is None else f"{value:{width}.{digits}f}"
-
-
-def _range(quartiles: tuple[float, float]) -> str:
-    return "{:.3g}-{:.3g}".format(*quartiles)
-
-
-def save(path: str | None, rows: Sequence[Row]) -> None:
-    """Write rows as a JSON list."""
-    if path:
-        Path(path).write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import dlcore as dl
-from benchmarks import functions, harness, history, memory, products
+from benchmarks import functions, harness, history, memory, products, table
 from benchmarks.libraries import installed
-from benchmarks.row import HEADER, Case, Peaks, Row, line, row, save
+from benchmarks.row import Case, Peaks, Row, row
 from benchmarks.steps import STEPS
 
 Given = argparse.Namespace
@@ -77,7 +76,7 @@ def _use_torch() -> None:
 def run(cases: Iterator[Case], peaks: Peaks, memory_too: bool) -> tuple[list[Row], list[str]]:
     """Rows, printed as they come, and what is wrong."""
     rows, wrong = [], []
-    print(HEADER)
+    print(table.HEADER)
     for case in cases:
         try:
             found = row(case, peaks)
@@ -86,24 +85,9 @@ def run(cases: Iterator[Case], peaks: Peaks, memory_too: bool) -> tuple[list[Row
             continue
         if memory_too and case.name in STEPS and memory.works():
             memory.add(found)
-        print(line(found), flush=True)
+        print(table.line(found), flush=True)
         rows.append(found)
     return rows, wrong
-
-
-def summary(rows: Sequence[Row]) -> Iterator[str]:
-    """Geometric means and the row furthest behind: of steps, of other rows, against `torch.compile`, of memory."""
-    ratios = {
-        "steps": {r.name: r.ratio for r in rows if "step" in r.name},
-        "other rows": {r.name: r.ratio for r in rows if "step" not in r.name},
-        "against torch.compile": {r.name: r.compile_ratio for r in rows if r.compile_ratio},
-        "peak memory, peer's over ours": {r.name: 1 / r.memory_ratio for r in rows if r.memory_ratio},
-    }
-    for what, found in ratios.items():
-        if found:
-            last = min(found, key=lambda name: found[name])
-            mean = statistics.geometric_mean(found.values())
-            yield f"{what}: geometric mean {mean:.2f}, lowest {found[last]:.2f} ({last})"
 
 
 def main(suite: str, argv: Sequence[str]) -> int:
@@ -112,8 +96,8 @@ def main(suite: str, argv: Sequence[str]) -> int:
     dl.set_device("cpu")
     chosen = (case for case in SUITES[suite](given) if given.only in case.name)
     rows, wrong = run(chosen, Peaks.measured(), given.memory)
-    print(*summary(rows), *(f"WRONG: {text}" for text in wrong), sep="\n")
-    save(given.json, rows)
+    print(*table.summary(rows), *(f"WRONG: {text}" for text in wrong), sep="\n")
+    table.save(given.json, rows)
     if given.history:
         history.append(given.history, suite, rows)
     return int(bool(wrong))

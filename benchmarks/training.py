@@ -34,8 +34,8 @@ def _step(spec: Spec, eager: bool, compiled: bool) -> Work:
         name: steps.theirs(spec, copy.deepcopy(theirs), name)
         for name in (LAYOUTS if spec.model in IMAGES else ("torch",))
     }
-    if compiled and compiling.works():
-        peers[COMPILED] = steps.theirs(spec, theirs, compiled=True)
+    if compiled and (run := compiling.step(spec, theirs)):
+        peers[COMPILED] = run
     return Work(steps.ours(spec, ours, captured=not eager), peers, error, dict.fromkeys(peers, peer_error), flops)
 
 

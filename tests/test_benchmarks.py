@@ -13,7 +13,7 @@ import pytest
 
 import dlcore as dl
 from benchmarks import __main__ as command
-from benchmarks import captured, functions, harness, history, libraries, memory, products, scaling, suites
+from benchmarks import captured, functions, harness, history, libraries, memory, products, scaling, suites, table
 from benchmarks.row import COMPILED, Case, Peaks, Row, Work, check, row
 
 native = pytest.mark.skipif(importlib.util.find_spec("dlcore._C") is None, reason="the extension is not built")
@@ -75,11 +75,11 @@ def test_a_call_that_returns_before_its_result_is_there_is_found():
 
 def test_means_are_geometric_and_name_the_last():
     rows = [a_row("a step", 4.0, compile_ratio=2.0, memory_ratio=0.5), a_row("b step", 1.0), a_row("c", 3.0)]
-    assert list(suites.summary(rows)) == [
+    assert list(table.summary(rows)) == [
         "steps: geometric mean 2.00, lowest 1.00 (b step)",
         "other rows: geometric mean 3.00, lowest 3.00 (c)",
         "against torch.compile: geometric mean 2.00, lowest 2.00 (a step)",
-        "peak memory, peer's over ours: geometric mean 2.00, lowest 2.00 (a step)",
+        "peak memory, ours over the peer's: geometric mean 0.50, highest 0.50 (a step)",
     ]
 
 
