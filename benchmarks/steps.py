@@ -66,6 +66,7 @@ def theirs(spec: Spec, model: Any, layout: str = "torch", compiled: bool = False
     from benchmarks.beside_torch import LAYOUTS
 
     x, labels = (torch.from_numpy(a) for a in models.data(spec.model, spec.batch, spec.shape))
+    x = x.to(next(model.parameters()).dtype) if spec.model not in models.VOCABULARY else x
     x, model = LAYOUTS[layout](x), model.to(memory_format=torch.channels_last) if "last" in layout else model
     kind, arguments = OPTIMIZERS[spec.optimizer]
     opt = getattr(torch.optim, kind)(model.parameters(), **arguments)

@@ -17,6 +17,7 @@ from benchmarks.steps import STEPS, Spec
 from dlcore import nn
 from dlcore.profile import profile
 
+LOSS = 1e-4  # largest error of a loss; Adam moves two biases that are only ever added twice as far as one
 IMAGES = ("lenet", "resnet20")  # only convolutions gain by channels_last
 
 
@@ -30,13 +31,29 @@ def cases(eager: bool = False, compiled: bool = True) -> Iterator[Case]:
 def _step(spec: Spec, eager: bool, compiled: bool) -> Work:
     ours, theirs = models.twins(spec.model)
     error, peer_error, flops = _gradient_errors(spec, ours, theirs)
+    wide = copy.deepcopy(theirs).double()
     peers = {
         name: steps.theirs(spec, copy.deepcopy(theirs), name)
         for name in (LAYOUTS if spec.model in IMAGES else ("torch",))
     }
     if compiled and (run := compiling.step(spec, theirs)):
         peers[COMPILED] = run
-    return Work(steps.ours(spec, ours, captured=not eager), peers, error, dict.fromkeys(peers, peer_error), flops)
+    step = steps.ours(spec, ours, captured=not eager)
+    _check_losses(steps.theirs(spec, wide), {"dlcore": step, **peers})
+    return Work(step, peers, error, dict.fromkeys(peers, peer_error), flops)
+
+
+def _check_losses(exact: Run, others: dict[str, Run]) -> None:
+    """Of the second step: captured steps replay, optimizers have changed the parameters."""
+    expected = _second(exact)
+    for name, step in others.items():
+        if (error := harness.relative_error(_second(step), expected)) > LOSS:
+            raise harness.WrongResultError(f"{name}: loss of the second step {error:.2g} from that in float64")
+
+
+def _second(step: Run) -> Any:
+    step()
+    return step()
 
 
 def _gradient_errors(spec: Spec, ours: Any, theirs: Any) -> tuple[float, float, float]:

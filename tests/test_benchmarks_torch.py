@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 import dlcore as dl
-from benchmarks import memory, suites
+from benchmarks import harness, memory, suites
 from benchmarks.row import COMPILED, check
 from benchmarks.steps import STEPS
 
@@ -67,6 +67,14 @@ def test_where_nothing_can_be_compiled_the_run_says_so_and_goes_on(monkeypatch, 
         work = next(training.cases()).work()
     assert COMPILED not in work.peers
     assert "no C++ compiler" in capsys.readouterr().out
+
+
+def test_a_step_that_trains_otherwise_is_told():
+    from benchmarks import training
+
+    losses = iter([2.0, 1.5])
+    with pytest.raises(harness.WrongResultError, match=r"dlcore: loss of the second step 0\.25"):
+        training._check_losses(lambda: [2.0], {"dlcore": lambda: [next(losses)]})
 
 
 @pytest.mark.slow
