@@ -7,7 +7,7 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
-constexpr Index kTermsPerBlock = 320;  // of B: its panel stays in L1
+constexpr Index kTermsPerBlock = kVectorRegisters == 32 ? 320 : 210;  // of B: its panel stays in L1
 
 // The channels whose terms make one block of a sum.
 DL_INLINE Index channels_per_block(Index channels, Index taps) {
@@ -92,17 +92,16 @@ constexpr ConvMicro<T> micro = make_conv_micro<T>();
 
 // All features of the pixels of one panel; `tile` is complete but for a, c and bias, which are those of feature 0.
 template <class T>
-DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, Index per_image,
-                         const Target<T>& target) {
+DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, const Pieces<T>* pieces,
+                         Index per_image, const Target<T>& target) {
   constexpr int W = lanes<T>;
   const int vectors = (pixels.count + W - 1) / W;
   bool whole = pixels.count == vectors * W;
   Target<T> to = target;
   T* at[kTileVectors];
   for (int v = 0; v < vectors; ++v) {
-    const Index pixel = pixels.begin + v * W;
-    at[v] = target.base + pixel / per_image * target.image_step + pixel % per_image;
-    whole = whole && pixel % per_image + W <= per_image;
+    at[v] = target.base + pieces[v].image * target.image_step + pieces[v].pixel;
+    whole = whole && pieces[v].pixel + W <= per_image;
   }
   alignas(64) T buffer[kTileRows * kPanelPixels<T>];
   tile.c_step = whole ? target.feature_step : kPanelPixels<T>;
@@ -152,10 +151,10 @@ void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& 
   for (Index c0 = 0; c0 < p.channels; c0 += step) {
     const T* planes = space.planes + c0 * channel_step;
     ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0, bias, c0 > 0};
+    Walk walk(rows, cols, p.xs.places, job.d.image);
     for (Index begin = 0; begin < pixels; begin += kPanelPixels<T>) {
       const Pixels some{begin, int(smaller<Index>(kPanelPixels<T>, pixels - begin))};
       const int vectors = (some.count + lanes<T> - 1) / lanes<T>;
-      Walk walk(begin, rows, cols, p.xs.places, job.d.image);
       Pieces<T> pieces[kTileVectors];
       bool direct = true;
       for (int v = 0; v < vectors; ++v) {
@@ -170,7 +169,7 @@ void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& 
       }
       tile.b_step = direct ? channel_step : pass.taps * kPanelPixels<T>;
       tile.offset = direct ? job.passes.offset(pass) : job.passes.packed_offset();
-      run_panel(job.weights.panels(), tile, some, rows * cols, target);
+      run_panel(job.weights.panels(), tile, some, pieces, rows * cols, target);
     }
     a += tile.channels * pass.taps * p.features;
   }

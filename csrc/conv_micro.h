@@ -6,7 +6,9 @@
 namespace dlcore {
 namespace DL_ISA {
 
-inline constexpr int kTileRows = kVectorRegisters == 32 ? 14 : 6, kTileVectors = 2;
+// The accumulators fill the registers. Of 16, 4 x 3 need fewer loads than 6 x 2 and divide the usual numbers of
+// features.
+inline constexpr int kTileRows = kVectorRegisters == 32 ? 14 : 4, kTileVectors = kVectorRegisters == 32 ? 2 : 3;
 
 // c[v][m*c_step + i] = start + the sum over channels c and taps t of
 //                      a[(c*taps + t)*rows + m] b[v][c*b_step + offset[t] + i]

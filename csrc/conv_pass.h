@@ -133,29 +133,24 @@ struct Pixels {
 // A vector of pixels of a panel as pieces that are contiguous in the planes.
 template <class T>
 struct Pieces {
-  int count = 0;
+  int count;
   int begin[lanes<T>], end[lanes<T>];  // lanes
   Index from[lanes<T>];                // where lane 0 would lie in the planes
+  Index image, pixel;                  // of lane 0
 };
 
 // Walks over the pixels of a unit's grid.
 struct Walk {
   Index rows, cols, row_step, image_step;
-  Index image, row, col;
+  Index image = 0, row = 0, col = 0;
 
-  DL_INLINE Walk(Index pixel, Index rows, Index cols, Index row_step, Index image_step)
-      : rows(rows),
-        cols(cols),
-        row_step(row_step),
-        image_step(image_step),
-        image(pixel / (rows * cols)),
-        row(pixel / cols % rows),
-        col(pixel % cols) {}
+  DL_INLINE Walk(Index rows, Index cols, Index row_step, Index image_step)
+      : rows(rows), cols(cols), row_step(row_step), image_step(image_step) {}
 
   // The next n pixels.
   template <class T>
   DL_INLINE void take(int n, Pieces<T>* pieces) {
-    pieces->count = 0;
+    pieces->count = 0, pieces->image = image, pieces->pixel = row * cols + col;
     for (int i = 0; i < n;) {
       const int some = int(smaller<Index>(n - i, cols - col));
       pieces->begin[pieces->count] = i, pieces->end[pieces->count] = i + some;

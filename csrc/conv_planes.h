@@ -6,26 +6,32 @@
 namespace dlcore {
 namespace DL_ISA {
 
+// from[0], from[step], ...: n of them, the other lanes zero.
+template <class T>
+DL_INLINE vec<T> load_every(const T* from, Index step, int n) {
+  constexpr int W = lanes<T>;
+  if (step == 1) return n == W ? load(from) : load(from, n);
+  if (step == 2) {
+    const int both = 2 * n - 1;  // elements, up to the last one wanted
+    return even_of<T>(both < W ? load(from, both) : load(from), load(from + W, larger(both - W, 0)));
+  }
+  vec<T> v = {};
+  for (int i = 0; i < n; ++i) v[i] = from[i * step];
+  return v;
+}
+
+template <class T>
+DL_INLINE void store_zeros(T* to, Index n) {
+  for (Index i = 0; i < n; i += lanes<T>) store(to + i, vec<T>{});
+}
+
 // to[i] = from[i*step] for begin <= i < end, else 0, for i < n. Writes whole vectors: up to one beyond n.
 template <class T>
 DL_INLINE void copy_every(const T* from, Index step, Index begin, Index end, Index n, T* to) {
   constexpr Index W = lanes<T>;
-  for (Index i = 0; i < n; i += W, to += W) {
-    const int first = int(larger<Index>(0, smaller(W, begin - i))), last = int(larger<Index>(0, smaller(W, end - i)));
-    const T* p = from + i * step;
-    if (first >= last) {
-      store(to, vec<T>{});
-    } else if (step == 1) {
-      store(to, last - first == W ? load(p) : load(p, first, last));
-    } else if (step == 2) {
-      const int half = int(W) / 2, both = 2 * last - 1;  // of the elements of two vectors, up to the last one wanted
-      const vec<T> a = load(p, smaller(2 * first, 2 * half), smaller(both, 2 * half));
-      const vec<T> b = load(p + W, larger(2 * first - 2 * half, 0), larger(both - 2 * half, 0));
-      store(to, even_of<T>(a, b));
-    } else {
-      for (int j = 0; j < W; ++j) to[j] = j >= first && j < last ? p[j * step] : T(0);
-    }
-  }
+  store_zeros(to, begin);
+  for (Index i = begin; i < end; i += W) store(to + i, load_every(from + i * step, step, int(smaller(W, end - i))));
+  store_zeros(to + end, n - end);
 }
 
 // The rows [row, row + rows) of the plane whose place (0, 0) is source element (y0, x0).
@@ -39,7 +45,8 @@ void fill_plane(const Axis& ys, const Axis& xs, const T* image, Index y0, Index 
   for (Index j = row; j < row + rows; ++j, plane += xs.places) {
     const Index y = j * ys.step + y0;
     const bool inside = y >= 0 && y < ys.source;
-    copy_every(image + y * xs.source + x0, xs.step, begin, inside ? end : 0, xs.places, plane);
+    if (inside) copy_every(image + y * xs.source + x0, xs.step, begin, end, xs.places, plane);
+    else store_zeros(plane, xs.places);
   }
 }
 
