@@ -1,5 +1,6 @@
 // Convolution: checks of shapes, dtypes and memory for `conv.h`.
 #include "bind_images.h"
+#include "bind_tail.h"
 #include "isa.h"
 
 namespace dlcore {
@@ -15,7 +16,7 @@ Index outputs(Index size, Index kernel, Index stride, Index padding, Index dilat
 
 // The convolution of x, w and y whose attributes are args[0..3].
 Conv2d describe(const Array& x, const Array& w, const Array& y, PyObject* const* args) {
-  Conv2d c{x.dim(0), x.dim(1), x.dim(2), x.dim(3), w.dim(0), w.dim(2), w.dim(3), y.dim(2), y.dim(3), {}, {}, {}, 0};
+  Conv2d c{x.dim(0), x.dim(1), x.dim(2), x.dim(3), w.dim(0), w.dim(2), w.dim(3), y.dim(2), y.dim(3), {}, {}, {}, 0, {}};
   require(x.type() == w.type() && x.type() == y.type(), "arrays differ in dtype");
   read_pair(require, args[0], 1, kMostStride, c.stride);
   read_pair(require, args[1], 0, kMost, c.padding);
@@ -39,11 +40,18 @@ const ConvFunctions<T>& functions() {
   else return kernels().conv.f64;
 }
 
+// Of the arguments from `own` on.
+TailArguments tail(PyObject* const* args, Py_ssize_t count, Py_ssize_t own, const Array& out) {
+  if (count <= own) return {Py_None, nullptr, 0, out};
+  return {args[own], args + own + 1, count - own - 1, out};
+}
+
 constexpr char kForward[] =
-    "conv2d(x, w, b, out, stride, padding, dilation, groups)\n\n"
-    "out[N,O,P,Q] = the cross-correlation of x[N,C,H,W] with w[O,C/groups,KH,KW], plus b[O] unless it is None.";
+    "conv2d(x, w, b, out, stride, padding, dilation, groups, then=None, *others)\n\n"
+    "out[N,O,P,Q] = the cross-correlation of x[N,C,H,W] with w[O,C/groups,KH,KW], plus b[O] unless it is None.\n"
+    "then: a chain that goes on with out and arrays of its shape, in place.";
 constexpr char kDx[] =
-    "conv2d_dx(dy, w, out, stride, padding, dilation, groups)\n\n"
+    "conv2d_dx(dy, w, out, stride, padding, dilation, groups, then=None, *others)\n\n"
     "out[N,C,H,W] = the gradient of conv2d with respect to x.";
 constexpr char kDw[] =
     "conv2d_dw(dy, x, out, stride, padding, dilation, groups)\n\n"
@@ -51,10 +59,12 @@ constexpr char kDw[] =
 
 PyObject* conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
-    require_count(count, 8, kForward);
+    if (count < 8) throw py::type_error(kForward);
     const Array x = operand(require, args[0], 4), w = operand(require, args[1], 4);
     const Array out = operand(require, args[3], 4);
-    const Conv2d c = describe(x, w, out, args + 4);
+    Conv2d c = describe(x, w, out, args + 4);
+    const TailArguments more = tail(args, count, 8, out);
+    c.tail = more.tail();
     check_out(require, out, {&x, &w});
     const void* bias = nullptr;
     if (args[2] != Py_None) {
@@ -74,10 +84,12 @@ PyObject* conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 PyObject* conv2d_dx(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
-    require_count(count, 7, kDx);
+    if (count < 7) throw py::type_error(kDx);
     const Array dy = operand(require, args[0], 4), w = operand(require, args[1], 4);
     const Array out = operand(require, args[2], 4);
-    const Conv2d c = describe(out, w, dy, args + 3);
+    Conv2d c = describe(out, w, dy, args + 3);
+    const TailArguments more = tail(args, count, 7, out);
+    c.tail = more.tail();
     check_out(require, out, {&dy, &w});
     with_type(out, [&](auto zero) {
       using T = decltype(zero);

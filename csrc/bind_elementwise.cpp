@@ -3,8 +3,7 @@
 
 #include <memory>
 
-#include "bind.h"
-#include "chain.h"
+#include "bind_tail.h"
 #include "isa.h"
 
 namespace dlcore {
@@ -135,8 +134,6 @@ PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyMethodDef methods[] = {DL_MAPS(DL_METHOD) DL_COMPARISONS(DL_METHOD) DL_METHOD(where)};
 
 // ---- chains
-
-const char* const kChain = "dlcore chain";
 
 PyObject* run_chain(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {

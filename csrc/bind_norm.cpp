@@ -1,5 +1,5 @@
 // _C.batch_norm and the other normalisations, with their gradients.
-#include "bind.h"
+#include "bind_tail.h"
 #include "isa.h"
 
 namespace dlcore {
@@ -58,24 +58,36 @@ class Call {
   const Array x_;
 };
 
-py::tuple batch_norm(const py::object& x, const py::object& scale, const py::object& bias, double eps) {
+// then: a chain that goes on with y and `others`, in place.
+TailArguments tail(const py::object& then, const py::args& others, const py::object& y) {
+  PyObject* const* items = &PyTuple_GET_ITEM(others.ptr(), 0);
+  return {then.ptr(), items, Py_ssize_t(others.size()), Array(y.ptr(), "batch_norm")};
+}
+
+py::tuple batch_norm(const py::object& x, const py::object& scale, const py::object& bias, const py::args& others,
+                     double eps, const py::object& then) {
   const Call call("batch_norm", x);
   ChannelNorm p{};
   call.channels(p);
   p.eps = eps, p.x = call.x().data(), p.scale = call.operand(scale, p.c), p.bias = call.operand(bias, p.c);
   py::object y = call.like_x(&p.y), mean = call.vector(p.c, &p.mean), var = call.vector(p.c, &p.var);
+  const TailArguments more = tail(then, others, y);
+  p.tail = more.tail();
   call.run(&NormKernels::Of::batch, p);
   return py::make_tuple(y, mean, var);
 }
 
 py::object batch_norm_inference(const py::object& x, const py::object& mean, const py::object& var,
-                                const py::object& scale, const py::object& bias, double eps) {
+                                const py::object& scale, const py::object& bias, const py::args& others, double eps,
+                                const py::object& then) {
   const Call call("batch_norm_inference", x);
   ChannelNorm p{};
   call.channels(p);
   p.eps = eps, p.x = call.x().data(), p.scale = call.operand(scale, p.c), p.bias = call.operand(bias, p.c);
   p.mean = const_cast<void*>(call.operand(mean, p.c)), p.var = const_cast<void*>(call.operand(var, p.c));
   py::object y = call.like_x(&p.y);
+  const TailArguments more = tail(then, others, y);
+  p.tail = more.tail();
   call.run(&NormKernels::Of::inference, p);
   return y;
 }
@@ -154,9 +166,10 @@ py::tuple row_norm_grad(const char* name, const py::object& dy, const py::object
 void bind_norm(py::module_& m) {
   using py::arg;
   const py::object none = py::none();
-  m.def("batch_norm", batch_norm, arg("x"), arg("scale") = none, arg("bias") = none, arg("eps") = 1e-5);
+  m.def("batch_norm", batch_norm, arg("x"), arg("scale") = none, arg("bias") = none, arg("eps") = 1e-5,
+        arg("then") = none);
   m.def("batch_norm_inference", batch_norm_inference, arg("x"), arg("mean"), arg("var"), arg("scale") = none,
-        arg("bias") = none, arg("eps") = 1e-5);
+        arg("bias") = none, arg("eps") = 1e-5, arg("then") = none);
   m.def("batch_norm_grad", batch_norm_grad, arg("dy"), arg("dmean"), arg("dvar"), arg("x"), arg("scale"), arg("mean"),
         arg("var"), arg("eps") = 1e-5);
   m.def("group_norm", group_norm, arg("x"), arg("scale") = none, arg("bias") = none, arg("groups") = 1,

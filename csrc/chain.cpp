@@ -39,4 +39,16 @@ void Chain::operator()(Index n, const void* const* data, void* out) const {
   }
 }
 
+InPlace::InPlace(const Chain& chain, Index itemsize, char* const* data) : chain_(chain), itemsize_(itemsize) {
+  std::copy(data, data + chain.operands, data_);
+  chain_.prepare(itemsize, data_);
+}
+
+void InPlace::run(const void* self, Index begin, Index n) {
+  const InPlace& here = *static_cast<const InPlace*>(self);
+  const void* data[kMaxOperands];
+  for (int k = 0; k < here.chain_.operands; ++k) data[k] = here.data_[k] + begin * here.itemsize_;
+  here.chain_(n, data, const_cast<void*>(data[0]));
+}
+
 }  // namespace dlcore

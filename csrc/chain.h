@@ -2,6 +2,7 @@
 #pragma once
 #include "elementwise.h"
 #include "strided.h"
+#include "tail.h"
 
 namespace dlcore {
 
@@ -29,6 +30,19 @@ class Chain {
   Block block_[kMaxSteps];
   char* output_[kMaxSteps];
   char* first_ = nullptr;
+};
+
+// A chain of one output that replaces its first operand; all are contiguous arrays of one shape.
+class InPlace {
+ public:
+  InPlace(const Chain& chain, Index itemsize, char* const* data);
+  Tail tail() const { return {run, this}; }
+
+ private:
+  static void run(const void* self, Index begin, Index n);
+  Chain chain_;
+  Index itemsize_;
+  char* data_[kMaxOperands];
 };
 
 }  // namespace dlcore

@@ -193,6 +193,19 @@ void join_grids(const Job<T>& job, const Unit& unit, const T* grids) {
 }
 
 template <class T>
+void run_tail(const Correlation<T>& p, const Unit& unit) {
+  const Index first = unit.row * p.ys.grids, last = smaller(p.ys.results, (unit.row + unit.rows) * p.ys.grids);
+  const bool whole = last - first == p.ys.results;
+  const Index count = whole ? 1 : p.features,
+              size = whole ? p.features * p.result_image() : (last - first) * p.xs.results;
+  for (Index n = 0; n < unit.images; ++n)
+    for (Index m = 0; m < count; ++m) {
+      const Index plane = ((unit.image + n) * p.groups + unit.group) * p.features + m;
+      p.tail.run(p.tail.self, plane * p.result_image() + first * p.xs.results, size);
+    }
+}
+
+template <class T>
 void run_unit(const Job<T>& job, const Unit& unit, const Space<T>& space) {
   const Correlation<T>& p = job.p;
   for (Index n = 0; n < unit.images; ++n)
@@ -208,6 +221,7 @@ void run_unit(const Job<T>& job, const Unit& unit, const Space<T>& space) {
     run_pass(job, unit, i, space, p.grids() > 1 ? grid : direct);
   }
   if (p.grids() > 1) join_grids(job, unit, space.results);
+  if (p.tail.run != nullptr) run_tail(p, unit);
 }
 
 template <class T>
@@ -233,7 +247,7 @@ void forward(const Conv2d& c, const T* x, const T* w, const T* b, T* y) {
   const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
   correlate<T>({forward_axis(c.H, c.P, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
                 forward_axis(c.W, c.Q, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, channels,
-                features, x, w, b, features * channels * kernel, channels * kernel, kernel, y});
+                features, x, w, b, features * channels * kernel, channels * kernel, kernel, y, c.tail});
 }
 
 template <class T>
@@ -241,7 +255,7 @@ void dx(const Conv2d& c, const T* dy, const T* w, T* dx) {
   const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
   correlate<T>({backward_axis(c.P, c.H, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
                 backward_axis(c.Q, c.W, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, features,
-                channels, dy, w, nullptr, features * channels * kernel, kernel, channels * kernel, dx});
+                channels, dy, w, nullptr, features * channels * kernel, kernel, channels * kernel, dx, c.tail});
 }
 
 }  // namespace

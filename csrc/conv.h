@@ -1,7 +1,7 @@
 // Two-dimensional convolution (cross-correlation), NCHW: y[n,o,p,q] = b[o] + the sum over c, r, s of
 // x[n, c, p*stride + r*dilation - padding, ...] w[o,c,r,s]. All arrays are contiguous; pairs are (rows, columns).
 #pragma once
-#include <cstddef>
+#include "tail.h"
 
 namespace dlcore {
 
@@ -10,6 +10,7 @@ struct Conv2d {
   std::ptrdiff_t O, KH, KW;   // w[O,C/groups,KH,KW], b[O]
   std::ptrdiff_t P, Q;        // y[N,O,P,Q]
   std::ptrdiff_t stride[2], padding[2], dilation[2], groups;
+  Tail tail = {};  // of the result, but for dw
 };
 
 template <class T>

@@ -21,6 +21,7 @@ struct Correlation {
   const T *source, *w, *bias;           // bias may be null
   Index w_group, w_feature, w_channel;  // strides
   T* results;
+  Tail tail;
 
   DL_INLINE Index source_image() const { return ys.source * xs.source; }
   DL_INLINE Index result_image() const { return ys.results * xs.results; }

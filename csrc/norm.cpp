@@ -66,10 +66,15 @@ DL_INLINE void for_line(Index line, Index n, Index period, const F& f) {
   if (i < n) f(c, i, start + i, n - i);
 }
 template <class T, class F>
-void for_lines(Index lines, Index n, Index period, const F& f) {
+DL_INLINE void for_line(Index line, Index n, Index period, const F& f, const Tail& tail) {
+  for_line<T>(line, n, period, f);
+  if (tail.run != nullptr) tail.run(tail.self, line * n, n);
+}
+template <class T, class F>
+void for_lines(Index lines, Index n, Index period, const F& f, const Tail& tail = {}) {
   if (n == 0) return;
   parallel_for(0, lines, kGrain / n + 1, [&](Index begin, Index end) {
-    for (Index line = begin; line < end; ++line) for_line<T>(line, n, period, f);
+    for (Index line = begin; line < end; ++line) for_line<T>(line, n, period, f, tail);
   });
 }
 
@@ -82,8 +87,8 @@ DL_INLINE auto normalising(const T* x, const T* centre, const T* rate, const T* 
   };
 }
 template <class T, bool by_column, class... P>
-void normalise(Index lines, Index n, Index period, P... pointers) {
-  for_lines<T>(lines, n, period, normalising<T, by_column>(pointers...));
+void normalise(const Tail& tail, Index lines, Index n, Index period, P... pointers) {
+  for_lines<T>(lines, n, period, normalising<T, by_column>(pointers...), tail);
 }
 
 // dx = a * dy - k * (x - centre) - b
@@ -102,8 +107,8 @@ void unnormalise(Index lines, Index n, Index period, P... pointers) {
 
 // f of the elements of channel c of x[N, C, S]
 template <class T, class F>
-DL_INLINE void for_channel(Index n, Index channels, Index s, Index c, const F& f) {
-  for (Index i = 0; i < n; ++i) for_line<T>(i * channels + c, s, channels, f);
+DL_INLINE void for_channel(Index n, Index channels, Index s, Index c, const F& f, const Tail& tail = {}) {
+  for (Index i = 0; i < n; ++i) for_line<T>(i * channels + c, s, channels, f, tail);
 }
 
 Reduction by_channel(const void* x, Index n, Index c, Index s) {
@@ -145,7 +150,7 @@ void batch(const ChannelNorm& p) {
   if (!by_whole_channels(p.s)) {
     moments(reductions(x), all, mean, var);
     for (Index c = 0; c < p.c; ++c) finish(c);
-    return normalise<T, true>(p.n, p.c, 1, x, centre, rate, shift, y);
+    return normalise<T, true>(p.tail, p.n, p.c, 1, x, centre, rate, shift, y);
   }
   Reduction off = all;
   off.shift = mean;
@@ -155,7 +160,7 @@ void batch(const ChannelNorm& p) {
       mean[c] = reductions(x).one_sum(all, c) / length;
       var[c] = reductions(x).one_deviations(off, c);
       finish(c);
-      for_channel<T>(p.n, p.c, p.s, c, apply);
+      for_channel<T>(p.n, p.c, p.s, c, apply, p.tail);
     }
   });
 }
@@ -169,8 +174,8 @@ void inference(const ChannelNorm& p) {
     shift[c] = T(value<T>(p.bias, c, 0));
   }
   const T *x = static_cast<const T*>(p.x), *mean = static_cast<const T*>(p.mean);
-  if (p.s == 1) normalise<T, true>(p.n, p.c, 1, x, mean, rate, shift, static_cast<T*>(p.y));
-  else normalise<T, false>(p.n * p.c, p.s, p.c, x, mean, rate, shift, static_cast<T*>(p.y));
+  if (p.s == 1) normalise<T, true>(p.tail, p.n, p.c, 1, x, mean, rate, shift, static_cast<T*>(p.y));
+  else normalise<T, false>(p.tail, p.n * p.c, p.s, p.c, x, mean, rate, shift, static_cast<T*>(p.y));
 }
 
 template <class T>
@@ -227,7 +232,7 @@ void group(const ChannelNorm& p) {
     rate[i] = T(value<T>(p.scale, c, 1) / __builtin_sqrt(var[set] / count + p.eps));
     shift[i] = T(value<T>(p.bias, c, 0));
   }
-  normalise<T, false>(lines, p.s, lines, x, centre, rate, shift, static_cast<T*>(p.y));
+  normalise<T, false>({}, lines, p.s, lines, x, centre, rate, shift, static_cast<T*>(p.y));
 }
 
 template <class T>

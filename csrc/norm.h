@@ -1,6 +1,6 @@
 // Normalisations and their gradients; the formulas are those of dlcore/ops/norm.py.
 #pragma once
-#include <cstddef>
+#include "tail.h"
 
 namespace dlcore {
 
@@ -11,6 +11,7 @@ struct ChannelNorm {
   double eps;
   const void *x, *scale, *bias;
   void *y, *mean, *var;  // mean[C], var[C]: results of batch norm, operands of inference
+  Tail tail;             // of y; not of group norm
 };
 struct ChannelNormGrad {
   std::ptrdiff_t n, c, s, groups;

@@ -421,3 +421,104 @@ def test_an_activation_moves_into_the_epilogue_of_linear_where_nothing_else_read
             np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
     names = [[line.name for line in program.lines] for program in captured.programs]
     assert names == [["linear", "multiply"], ["linear", activation]]
+
+
+# ---- tails
+
+
+def images(*shapes, dtype="float32"):
+    rng = np.random.default_rng(0)
+    return [dl.tensor(rng.normal(size=shape), dtype, "cpu") for shape in shapes]
+
+
+def lines_of(f, *args):
+    """Names of a captured function's lines, once its results have been compared with the function's."""
+    captured = dl.capture(f)
+    for _ in range(2):
+        for found, expected in zip(captured(*args), f(*args), strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected.numpy(), strict=True)
+    return [line.name for line in captured.programs[0].lines]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions_of_a_convolution_are_its_tail(dtype):
+    x, w, z = images((3, 5, 9, 9), (4, 5, 3, 3), (3, 4, 9, 9), dtype=dtype)
+    names = lines_of(lambda x, z: [(dl.relu(z) + dl.silu(dl.conv2d(x, w, padding=1))).sigmoid()], x, z)
+    assert names == ["relu", "conv2d_silu_add_sigmoid"]
+
+
+def test_a_shortcut_joins_what_is_made_last():
+    x, w, v = images((2, 4, 8, 8), (4, 4, 3, 3), (4, 4, 1, 1))
+    names = lines_of(lambda x: [(dl.batch_norm(dl.conv2d(x, w, padding=1))[0] + dl.conv2d(x, v)).relu()], x)
+    assert names == ["conv2d", "batch_norm", "conv2d_add_relu"]
+
+
+def test_what_others_read_has_no_tail():
+    x, w = images((2, 4, 8, 8), (4, 4, 3, 3))
+
+    def f(x):
+        y = dl.conv2d(x, w)
+        return y.relu(), y
+
+    assert lines_of(f, x) == ["conv2d", "relu"]
+
+
+def test_a_tail_reads_nothing_that_is_written_in_between():
+    x, w = images((2, 4, 8, 8), (4, 4, 1, 1))
+
+    def run(f):
+        total = dl.zeros(x.shape, device="cpu")
+
+        def step(x):
+            y = dl.conv2d(x, w)
+            total.assign(total + 1)
+            return y * total
+
+        g = f(step)
+        return [g(x).numpy() for _ in range(3)]
+
+    np.testing.assert_array_equal(run(dl.capture), run(lambda f: f))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.shortcut = nn.Conv2d(8, 8, 1, stride=2)
+        self.bn1, self.bn2 = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        x = dl.relu(self.bn1(self.conv1(x)))
+        return dl.relu(self.bn2(self.conv2(x)) + self.shortcut(x)).mean((2, 3))
+
+
+def test_training_with_tails_has_the_bits_of_eager_steps(threads):
+    x, y = dl.tensor(np.random.default_rng(0).normal(size=(4, 3, 9, 9)), "float32", "cpu"), dl.tensor([1, 2, 3, 4])
+    with dl.device("cpu"):
+        state = {name: p.numpy().copy() for name, p in Block().state_dict().items()}
+        found = []
+        for count in (0, 1, 2):
+            model = Block()
+            model.load_state_dict({name: dl.tensor(p) for name, p in state.items()})
+            threads(count or 2)
+            found.append(train(model, x, y, captured=count > 0))
+    for some in found[1:]:
+        for a, b in zip(some, found[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def train(model, x, y, captured):
+    """The parameters after three steps."""
+    opt = optim.SGD(list(model.parameters()), lr=0.1, momentum=0.9)
+
+    def step():
+        nn.cross_entropy(model(x), y).backward()
+        opt.step()
+        opt.zero_grad()
+
+    f = dl.capture(step) if captured else step
+    for _ in range(3):
+        f()
+    if captured:
+        names = [line.name for line in f.programs[0].lines]
+        assert {"batch_norm_relu", "conv2d_add_relu", "conv2d_dx_add_relu_grad"} <= set(names)
+    return [p.numpy().copy() for p in model.state_dict().values()]

@@ -105,6 +105,21 @@ def test_conv_bits_do_not_depend_on_threads(case, isa, threads):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", CONV)
+def test_a_chain_goes_on_with_the_result(case, dtype, isa, threads):
+    x, w, b, dy = conv_operands(case, dtype)
+    geometry, then = CONV[case][2:], _C.chain(2, [("square", [0]), ("subtract", [2, 1])], [3])
+    y, dx, _ = conv_all(x, w, b, dy, geometry)
+    for count in (1, 3):
+        threads(count)
+        got = [np.full_like(y, np.nan), np.full_like(dx, np.nan)]
+        _C.conv2d(x, w, b, got[0], *geometry, then, dy)
+        _C.conv2d_dx(dy, w, got[1], *geometry, then, x)
+        for a, result, other in zip(got, (y, dx), (dy, x), strict=True):
+            np.testing.assert_array_equal(a, result * result - other)
+
+
 def test_conv_of_part_of_a_batch_is_the_same():
     """A result does not depend on what else is in the batch."""
     x, w, b = rand(9, 3, 8, 8, dtype=np.float32), rand(20, 3, 3, 3, dtype=np.float32), rand(20, dtype=np.float32)
@@ -152,6 +167,25 @@ CONV_MISTAKES = {
 def test_conv_mistakes_raise(mistake):
     with pytest.raises(ValueError, match=r"^conv2d"):
         _C.conv2d(*CONV_MISTAKES[mistake])
+
+
+THEN, TWO = _C.chain(2, [("add", [0, 1])], [2]), _C.chain(1, [("relu", [0]), ("exp", [1])], [1, 2])
+TAIL_MISTAKES = {
+    "no operand": (THEN,), "operands of no chain": (None, Y), "shape": (THEN, X), "dtype": (THEN, Y.astype(np.float64)),
+    "strides": (THEN, Y.swapaxes(2, 3)), "two outputs": (TWO,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", TAIL_MISTAKES)
+def test_mistakes_of_a_tail_raise(mistake):
+    with pytest.raises(ValueError, match=r"^then"):
+        _C.conv2d(X, W, B, Y.copy(), *PLAIN, *TAIL_MISTAKES[mistake])
+
+
+@pytest.mark.parametrize("then", [max, len, _C.matmul, 3])
+def test_only_a_chain_can_go_on(then):
+    with pytest.raises(TypeError, match=r"^then"):
+        _C.conv2d(X, W, B, Y.copy(), *PLAIN, then)
 
 
 @pytest.mark.parametrize("args", [(), (X, W, B, Y, 1, *PLAIN[1:]), (X.tolist(), W, B, Y, *PLAIN)], ids=str)

@@ -50,6 +50,16 @@ def check(name, operands, attrs, dtype):
 
 
 @pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("shape", CHANNELS)
+@pytest.mark.parametrize("name", ["batch_norm", "batch_norm_inference"])
+def test_a_chain_goes_on_with_the_result(name, shape, dtype, isa):
+    operands, other = channel_operands(name, shape, dtype, True), rand(shape, dtype, 9)
+    then = _C.chain(2, [("add", [0, 1]), ("relu", [2])], [3])
+    want = np.maximum(results(name, operands)[0] + other, 0)
+    np.testing.assert_array_equal(results(name, [*operands, other], then=then)[0], want)
+
+
+@pytest.mark.parametrize("dtype", EPS)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", CHANNELS)
 @pytest.mark.parametrize(

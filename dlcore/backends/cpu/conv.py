@@ -29,10 +29,10 @@ def ready(x: Array) -> Array:
     return np.ascontiguousarray(x, np.float32 if dtypes.is_half(x.dtype) else None)
 
 
-def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *geometry: Any) -> Array:
+def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *more: Any) -> Array:
     """`kernel` of the operands into a new array; 16-bit results are rounded once."""
     out: Array = _C.empty(shape, dtypes.wide(dtype))
-    kernel(*[x if x is None else ready(x) for x in operands], out, *geometry)
+    kernel(*[x if x is None else ready(x) for x in operands], out, *more)
     return out if out.dtype == dtype else out.astype(dtype)
 
 
@@ -42,23 +42,25 @@ def _outputs(size: int, kernel: int, stride: int, padding: int, dilation: int) -
 
 @implement("conv2d", "cpu", refuse=_refuse)
 def conv2d(
-    x: Array, w: Array, b: Array | None = None, *, stride: Shape, padding: Shape, dilation: Shape, groups: int
-) -> Array:
-    """`x[N,C,H,W] w[O,C/groups,KH,KW] b[O]? -> y[N,O,P,Q]`."""
+    x: Array, w: Array, b: Array | None = None, *others: Array, stride: Shape, padding: Shape, dilation: Shape,
+    groups: int, then: Any = None,
+) -> Array:  # fmt: skip
+    """`x[N,C,H,W] w[O,C/groups,KH,KW] b[O]? -> y[N,O,P,Q]`. then: a chain to go on with, in place, and `others`."""
     _, _, h, wide = x.shape
     o, _, kh, kw = w.shape
     p = _outputs(h, kh, stride[0], padding[0], dilation[0])
     q = _outputs(wide, kw, stride[1], padding[1], dilation[1])
-    return _run(_C.conv2d, (x, w, b), (x.shape[0], o, p, q), x.dtype, stride, padding, dilation, groups)
+    return _run(_C.conv2d, (x, w, b), (x.shape[0], o, p, q), x.dtype, stride, padding, dilation, groups, then, *others)
 
 
 @implement("conv2d_dx", "cpu", refuse=_refuse)
 def conv2d_dx(
-    dy: Array, w: Array, *, size: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int
-) -> Array:
-    """`dy[N,O,P,Q] w[O,C/groups,KH,KW] -> dx[N,C,H,W]`, `size` being (H, W)."""
+    dy: Array, w: Array, *others: Array, size: Shape, stride: Shape, padding: Shape, dilation: Shape, groups: int,
+    then: Any = None,
+) -> Array:  # fmt: skip
+    """`dy[N,O,P,Q] w[O,C/groups,KH,KW] -> dx[N,C,H,W]`, `size` being (H, W); `then` as for `conv2d`."""
     shape = (dy.shape[0], w.shape[1] * groups, *size)
-    return _run(_C.conv2d_dx, (dy, w), shape, dy.dtype, stride, padding, dilation, groups)
+    return _run(_C.conv2d_dx, (dy, w), shape, dy.dtype, stride, padding, dilation, groups, then, *others)
 
 
 @implement("conv2d_dw", "cpu", refuse=_refuse)

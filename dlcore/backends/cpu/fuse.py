@@ -1,4 +1,5 @@
-"""Fewer lines for captured programs: activations in the epilogue of `linear`, and runs of element-wise lines as chains.
+"""Fewer lines for captured programs: activations in the epilogue of `linear`, element-wise lines that go on with the
+result of a convolution or batch norm as its tail, and other runs of element-wise lines as chains.
 
 What a line of a run computes and only a later line of it reads stays in cache (`_C.chain`). Bits stay the same: a chain
 calls the same kernels on pieces of the arrays, and an epilogue computes the same functions.
@@ -25,13 +26,21 @@ ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
     "softplus": lambda a: ("softplus", [a["beta"]]),
 }
 """For ops whose call adapts something: the kernel, and what it takes after the operands."""
+HEADS = {"conv2d": 3, "conv2d_dx": 2, "batch_norm": 3, "batch_norm_inference": 5}
+"""Lines that can go on with a chain in place of their first result, and how many operands are their own."""
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
 
 
 def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) -> list[Line]:
     """The lines of a program, fewer. kept: slots that it returns."""
     kept = list(kept)
-    return _chains(_epilogues(lines, kept), values, kept)
+    return _chains(_tails(_epilogues(lines, kept), values, kept), values, kept)
+
+
+def _readers(lines: Sequence[Line], kept: Sequence[int]) -> Counter[int]:
+    readers = Counter(slot for line in lines for slot in line.operands if isinstance(slot, int))
+    readers.update(kept)
+    return readers
 
 
 # ---- epilogues
@@ -39,8 +48,7 @@ def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) ->
 
 def _epilogues(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
     """Activations that alone read the result of a `linear` become its own."""
-    readers = Counter(slot for line in lines for slot in line.operands if isinstance(slot, int))
-    readers.update(kept)
+    readers = _readers(lines, kept)
     reader = {slot: line for line in lines for slot in line.operands if isinstance(slot, int)}
     found: list[Line] = []
     dropped: set[int] = set()
@@ -63,6 +71,59 @@ def _activation(line: Line) -> str:
     """What `linear` calls it, or nothing."""
     name = _kernel(line)[0] if line.variant == "native" else ""
     return name if name in ("relu", "tanh", "sigmoid", "gelu") else ""
+
+
+# ---- tails
+
+
+def _tails(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) -> list[Line]:
+    """Element-wise lines that alone read the result of one of HEADS, and else what was made before it, move into it."""
+    readers = _readers(lines, kept)
+    found: list[Line] = []
+    tails: dict[int, list[Line]] = {}  # of lines, by their place in `found`
+    makers: dict[int, int] = {}  # places of the lines that made the slots; what is from outside may be written in place
+    for line in lines:
+        slots = [x for x in line.operands if isinstance(x, int)]
+        place = max((makers.get(x, -1) for x in slots), default=-1)
+        head = found[place] if all(x in makers for x in slots) and place >= 0 else None
+        if head and _goes_on(line, head, tails.get(place, []), readers, values):
+            tails.setdefault(place, []).append(line)
+        else:
+            place = len(found)
+            found.append(line)
+        if line.variant == "native" and not line.view:
+            makers |= dict.fromkeys(line.results, place)
+    return [_with_tail(line, tails[i]) if i in tails else line for i, line in enumerate(found)]
+
+
+def _goes_on(line: Line, head: Line, tail: Sequence[Line], readers: Counter[int], values: Sequence[Value]) -> bool:
+    """Whether a line can be the next one of a head's tail."""
+    result = (tail[-1] if tail else head).results[0]
+    return (
+        head.name in HEADS
+        and head.variant == "native"
+        and readers[result] == 1
+        and result in line.operands
+        and _fits(line, values)
+        and not _kernel(line)[1]
+        and all(isinstance(x, int) and values[x] == values[line.results[0]] for x in line.operands)
+        and len(tail) < MAX_STEPS
+        and len(_operands([*tail, line])) <= MAX_OPERANDS
+    )
+
+
+def _with_tail(head: Line, tail: Sequence[Line]) -> Line:
+    others = [x for x in _operands(tail) if x != head.results[0]]
+    steps, number = _steps(tail, [head.results[0], *others])
+    chain = _C.chain(1 + len(others), steps, [number[tail[-1].results[0]]])
+    absent = [Const(None)] * (HEADS[head.name] - len(head.operands))
+    return replace(
+        head,
+        name="_".join([head.name, *(name for name, _ in steps)]),
+        operands=[*head.operands, *absent, *others],
+        results=[tail[-1].results[0], *head.results[1:]],
+        attrs={**head.attrs, "then": chain},
+    )
 
 
 # ---- chains
@@ -133,14 +194,20 @@ def _chained(run: Sequence[Line], end: int, last: dict[int, int]) -> list[Line]:
     if len(run) < 2:
         return list(run)
     operands = _operands(run)
+    steps, number = _steps(run, operands)
+    wanted = [line.results[0] for line in run if last.get(line.results[0], -1) >= end or line is run[-1]]
+    call = _C.chain(len(operands), steps, [number[slot] for slot in wanted])
+    return [Line("_".join(name for name, _ in steps), call, operands, wanted, several=len(wanted) > 1)]
+
+
+def _steps(run: Sequence[Line], operands: Sequence[int | Const]) -> tuple[list[tuple[str, list[int]]], dict[int, int]]:
+    """A run as `_C.chain` takes it, and the numbers of its values by slot."""
     number: dict[int, int] = {x: k for k, x in enumerate(operands) if isinstance(x, int)}
     constants = [k for k, x in enumerate(operands) if isinstance(x, Const)]
-    steps = []
+    steps: list[tuple[str, list[int]]] = []
     for line in run:
         name, more = _kernel(line)
         taken = [number[x] if isinstance(x, int) else constants.pop(0) for x in line.operands]
         steps.append((name, taken + [constants.pop(0) for _ in more]))
         number[line.results[0]] = len(operands) + len(steps) - 1
-    wanted = [line.results[0] for line in run if last.get(line.results[0], -1) >= end or line is run[-1]]
-    call = _C.chain(len(operands), steps, [number[slot] for slot in wanted])
-    return [Line("_".join(name for name, _ in steps), call, operands, wanted, several=len(wanted) > 1)]
+    return steps, number
