@@ -36,6 +36,22 @@ double value(const void* p, Index i, double otherwise) {
   return p == nullptr ? otherwise : double(static_cast<const T*>(p)[i]);
 }
 
+struct Sums {
+  double first, second;
+};
+// As sum_over, of the two terms that term(i, n, sums) adds.
+template <class F>
+DL_INLINE Sums two_sums_over(Index length, const F& term) {
+  Wide s[4][2] = {};
+  Index i = 0;
+  for (; i + 4 * kWide <= length; i += 4 * kWide)
+    static_for<4>([&](auto u) DL_INLINE_LAMBDA { term(i + u * kWide, I<kWide>(), s[u]); });
+  for (; i + kWide <= length; i += kWide) term(i, I<kWide>(), s[0]);
+  if (i < length) term(i, length - i, s[1]);
+  const auto total = [&](int k) { return sum<double>((s[0][k] + s[1][k]) + (s[2][k] + s[3][k])); };
+  return {total(0), total(1)};
+}
+
 // ---- lines: x[lines, n] with coefficients by line (repeating after `period`), or by column
 
 template <class T, bool by_column>
@@ -127,6 +143,41 @@ void moments(const ReduceKernels::Of& reduce, Reduction r, double* mean, double*
 
 // ---- batch norm
 
+// Mean and sum of squared deviations of a channel, in one pass: of what the elements differ from the first one, whose
+// own distance from the mean is at most sqrt(N * S) standard deviations, so that little cancels.
+template <class T>
+Sums channel_moments(const ChannelNorm& p, Index c) {
+  const T* x = static_cast<const T*>(p.x) + c * p.s;
+  const double origin = p.n > 0 && *x - *x == 0 ? double(*x) : 0, count = larger(1., double(p.n * p.s));
+  Sums all = {0, 0};
+  for (Index i = 0; i < p.n; ++i, x += p.c * p.s) {
+    const Sums line = two_sums_over(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+      Wide v = widen(x + j, n) - origin;
+      for (int lane = 0; lane < kWide; ++lane)
+        if (lane >= n) v[lane] = 0;
+      s[0] += v, s[1] += v * v;
+    });
+    all.first += line.first, all.second += line.second;
+  }
+  return {origin + all.first / count, all.second - all.first * (all.first / count)};
+}
+
+// Sums of dy and of dy * (x - mean) over a channel.
+template <class T>
+Sums channel_products(const ChannelNormGrad& p, Index c) {
+  const T *dy = static_cast<const T*>(p.dy) + c * p.s, *x = static_cast<const T*>(p.x) + c * p.s;
+  const double mean = double(static_cast<const T*>(p.mean)[c]);
+  Sums all = {0, 0};
+  for (Index i = 0; i < p.n; ++i, dy += p.c * p.s, x += p.c * p.s) {
+    const Sums line = two_sums_over(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+      const Wide g = widen(dy + j, n);
+      s[0] += g, s[1] += g * (widen(x + j, n) - mean);
+    });
+    all.first += line.first, all.second += line.second;
+  }
+  return all;
+}
+
 // Whether a thread takes whole channels, one after the other: what it reads again is then still in its cache. Where S
 // is 1, elements of a channel lie apart, and rows of channels are taken.
 bool by_whole_channels(Index s) { return s > 1; }
@@ -152,13 +203,11 @@ void batch(const ChannelNorm& p) {
     for (Index c = 0; c < p.c; ++c) finish(c);
     return normalise<T, true>(p.tail, p.n, p.c, 1, x, centre, rate, shift, y);
   }
-  Reduction off = all;
-  off.shift = mean;
   const auto apply = normalising<T, false>(x, centre, rate, shift, y);
   parallel_for(0, p.c, kGrain / (all.length() + 1) + 1, [&](Index begin, Index end) {
     for (Index c = begin; c < end; ++c) {
-      mean[c] = reductions(x).one_sum(all, c) / length;
-      var[c] = reductions(x).one_deviations(off, c);
+      const Sums found = channel_moments<T>(p, c);
+      mean[c] = found.first, var[c] = found.second;
       finish(c);
       for_channel<T>(p.n, p.c, p.s, c, apply, p.tail);
     }
@@ -207,8 +256,8 @@ void batch_grad(const ChannelNormGrad& p) {
   const auto apply = unnormalising<T, false>(dy, x, mean, a, k, b, dx);
   parallel_for(0, p.c, kGrain / (sums.length() + 1) + 1, [&](Index begin, Index end) {
     for (Index c = begin; c < end; ++c) {
-      total[c] = reductions(x).one_sum(sums, c);
-      along[c] = reductions(x).one_products(products, c);
+      const Sums found = channel_products<T>(p, c);
+      total[c] = found.first, along[c] = found.second;
       finish(c);
       for_channel<T>(p.n, p.c, p.s, c, apply);
     }
@@ -315,22 +364,6 @@ void rows(const RowNorm& p) {
       }
     }
   });
-}
-
-struct Sums {
-  double first, second;
-};
-// As sum_over, of the two terms that term(i, n, sums) adds.
-template <class F>
-DL_INLINE Sums two_sums_over(Index length, const F& term) {
-  Wide s[4][2] = {};
-  Index i = 0;
-  for (; i + 4 * kWide <= length; i += 4 * kWide)
-    static_for<4>([&](auto u) DL_INLINE_LAMBDA { term(i + u * kWide, I<kWide>(), s[u]); });
-  for (; i + kWide <= length; i += kWide) term(i, I<kWide>(), s[0]);
-  if (i < length) term(i, length - i, s[1]);
-  const auto total = [&](int k) { return sum<double>((s[0][k] + s[1][k]) + (s[2][k] + s[3][k])); };
-  return {total(0), total(1)};
 }
 
 // dx of one row; returns the row's moments.
