@@ -31,7 +31,7 @@ struct Inside {
 // ---- max
 
 DL_INLINE bool is_halving(const Pool2d& p) {
-  bool halving = true;
+  bool halving = p.W < Index(1) << 29;  // so that positions within two rows fit into any lane
   for (int i = 0; i < 2; ++i) halving = halving && p.kernel[i] == 2 && p.stride[i] == 2 && p.dilation[i] == 1;
   return halving && p.padding[0] == 0 && p.padding[1] == 0 && 2 * p.P <= p.H && 2 * p.Q <= p.W;
 }
@@ -65,27 +65,38 @@ DL_INLINE void store_two(T* p, int n, vec<T> a, vec<T> b) {
   n == 2 * W ? store(p + W, b) : store(p + W, b, larger(0, n - W));
 }
 
+template <class Mask, int... N>
+DL_INLINE Mask counted_by_two(Indices<N...>) {
+  return Mask{2 * N...};
+}
+
 // n <= lanes windows of 2 x 2, from both rows of x on; `first` is the position of x.
 template <class T>
 DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, T* y, int64_t* i) {
   constexpr int W = lanes<T>;
   using Mask = decltype(vec<T>{} < vec<T>{});
+  using Lane = decltype(Mask{}[0] + 0);
   vec<T> a, b, c, d;
   load_two(x, 2 * n, &a, &b);
   load_two(x + width, 2 * n, &c, &d);
   const vec<T> corner[4] = {even_of<T>(a, b), odd_of<T>(a, b), even_of<T>(c, d), odd_of<T>(c, d)};
+  const Lane distance[4] = {0, 1, Lane(width), Lane(width + 1)};
   vec<T> best = corner[0];
   Mask at = {};
   static_for<3>([&](auto k) DL_INLINE_LAMBDA {
     const vec<T> value = corner[k + 1];
     const Mask wins = (value > best) | (value != value);
     best = wins ? value : best;
-    at = wins ? Mask{} + (k + 1) : at;
+    at = wins ? Mask{} + distance[k + 1] : at;
   });
   n == W ? store(y, best) : store(y, best, n);
-  decltype(at[0] + 0) from[W];
+  Lane from[W];
+  at += counted_by_two<Mask>(Lanes<T>());
   __builtin_memcpy(from, &at, sizeof at);
-  for (int j = 0; j < n; ++j) i[j] = first + 2 * j + (from[j] & 1) + (from[j] >> 1) * width;
+  if (n == W)
+    for (int j = 0; j < W; ++j) i[j] = first + from[j];
+  else
+    for (int j = 0; j < n; ++j) i[j] = first + from[j];
 }
 
 template <class T>
