@@ -7,7 +7,7 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
-constexpr Index kTermsPerBlock = kVectorRegisters == 32 ? 320 : 210;  // of B: its panel stays in L1
+constexpr Index kTermsPerBlock = 320;  // of B: its panel stays in L1
 
 // The channels whose terms make one block of a sum.
 DL_INLINE Index channels_per_block(Index channels, Index taps) {
@@ -169,15 +169,18 @@ void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& 
   const T* bias = p.bias == nullptr ? nullptr : p.bias + unit.group * p.features;
   if (p.channels == 1 && p.features == 1) return run_depthwise(job, pass, unit, a, bias, space.planes, target);
   const Index rows = smaller(unit.rows, pass.rows - unit.row), cols = pass.cols, pixels = unit.images * rows * cols;
+  const Panels blocks((pixels + lanes<T> - 1) / lanes<T>, kTileVectors);
   const Index step = channels_per_block(p.channels, pass.taps);
   const Index channel_step = p.ys.planes * p.xs.planes * job.d.plane;
   for (Index c0 = 0; c0 < p.channels; c0 += step) {
     const T* planes = space.planes + c0 * channel_step;
-    ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0, bias, c0 > 0};
+    ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0,
+                     c0 > 0 ? nullptr : bias,        c0 > 0};
     Walk walk(rows, cols, p.xs.places, job.d.image);
-    for (Index begin = 0; begin < pixels; begin += kPanelPixels<T>) {
-      const Pixels some{begin, int(smaller<Index>(kPanelPixels<T>, pixels - begin))};
-      const int vectors = (some.count + lanes<T> - 1) / lanes<T>;
+    for (Index i = 0; i < blocks.count; ++i) {
+      const Index begin = blocks.begin(i) * lanes<T>;
+      const int vectors = blocks.size(i);
+      const Pixels some{begin, int(smaller<Index>(vectors * lanes<T>, pixels - begin))};
       Pieces<T> pieces[kTileVectors];
       bool direct = true;
       for (int v = 0; v < vectors; ++v) {

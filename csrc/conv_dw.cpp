@@ -73,7 +73,8 @@ DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) 
 // of the kernel, for longer runs.
 template <class T>
 struct Layout {
-  static constexpr Index kElements = 64 * 1024;  // of the transposed image: it stays in L2
+  static constexpr Index kElements = 64 * 1024;                    // of the transposed image: it stays in L2
+  static constexpr Index kManyFeatures = 128, kCopied = 5 * 1024;  // copied elements stay in L1
   const Conv2d& p;
   Index channels, features;  // per group
   bool expanded;             // an element is (kernel row, channel), not (channel)
@@ -101,6 +102,11 @@ struct Layout {
     return expanded ? rows : (rows - 1) * p.stride[0] + (p.KH - 1) * p.dilation[0] + 1;
   }
   DL_INLINE Index image() const { return image_rows() * width * pixel + kVectors * lanes<T>; }
+  // Rows of dy whose patches, of one tile of terms, are copied for all features; 0: none, they are read in the image.
+  DL_INLINE Index copied_rows() const {
+    return features < kManyFeatures ? 0 : larger<Index>(1, kCopied / (p.Q * kVectors * lanes<T>));
+  }
+  DL_INLINE Index copy() const { return smaller(copied_rows(), rows) * p.Q * kVectors * lanes<T>; }
   DL_INLINE Index offset(Index i) const {  // of segment i, from a pixel's first element
     if (expanded) return 0;
     if (p.dilation[1] == 1) return i * p.dilation[0] * width * pixel;
@@ -169,27 +175,49 @@ void fill_image(const Layout<T>& l, const T* image, Index row, Index rows, T* ou
   }
 }
 
-// Adds the terms of some rows of one image to sums[feature, term], for the features [begin, end).
+// The patches of some rows as [pixel][vector].
 template <class T>
-void add_image(const Layout<T>& l, const T* dy, Index rows, Index begin, Index end, const T* image, T* sums) {
+void copy_patches(const Layout<T>& l, const T* from, Index rows, int vectors, T* to) {
+  constexpr int W = lanes<T>;
+  for (Index y = 0; y < rows; ++y, from += l.row_step() * l.width * l.pixel)
+    for (Index x = 0; x < l.p.Q; ++x, to += vectors * W)
+      for (int v = 0; v < vectors; ++v) store(to + v * W, load(from + x * l.p.stride[1] * l.pixel + v * W));
+}
+
+// Adds one tile of terms to sums[feature, term], for the features [begin, end).
+template <class T>
+void add_terms(Tile<T> tile, int vectors, const T* dy, Index begin, Index end, T* sums) {
+  for (Index m = begin; m < end; m += kRows) {
+    tile.a = dy + m * tile.lda, tile.c = sums + m * tile.ldc;
+    accumulators<T>.run[int(smaller<Index>(kRows, end - m))][vectors](tile);
+  }
+}
+
+// Adds the terms of some rows of one image; `copy` is working memory.
+template <class T>
+void add_image(const Layout<T>& l, const T* dy, Index rows, Index begin, Index end, const T* image, T* copy, T* sums) {
   constexpr int W = lanes<T>;
   const Conv2d& p = l.p;
-  const Index padded = round_up(l.segment, W);
+  const Index padded = round_up(l.segment, W), step = smaller(l.copied_rows() > 0 ? l.copied_rows() : rows, rows);
+  const Index ldb = p.stride[1] * l.pixel, b_row = l.row_step() * l.width * l.pixel;
   for (Index i = 0; i < l.segments; ++i)
-    for (Index j = 0; j < padded; j += kVectors * W) {
-      const int vectors = int(smaller<Index>(kVectors, (padded - j) / W));
-      for (Index m = begin; m < end; m += kRows) {
-        const int height = int(smaller<Index>(kRows, end - m));
-        accumulators<T>.run[height][vectors]({rows, p.Q, dy + m * p.P * p.Q, p.P * p.Q, p.Q, image + l.offset(i) + j,
-                                              p.stride[1] * l.pixel, l.row_step() * l.width * l.pixel,
-                                              sums + m * l.terms + i * padded + j, l.terms});
+    for (Index j = 0; j < padded; j += kVectors * W)
+      for (Index row = 0; row < rows; row += step) {
+        const int vectors = int(smaller<Index>(kVectors, (padded - j) / W));
+        const T* b = image + row * b_row + l.offset(i) + j;
+        Tile<T> tile{smaller(step, rows - row), p.Q, nullptr, p.P * p.Q, p.Q, b, ldb, b_row, nullptr, l.terms};
+        if (l.copied_rows() > 0) {
+          copy_patches(l, b, tile.rows, vectors, copy);
+          tile.b = copy, tile.ldb = vectors * W, tile.b_row = p.Q * tile.ldb;
+        }
+        add_terms(tile, vectors, dy + row * p.Q, begin, end, sums + i * padded + j);
       }
-    }
 }
 
 // The sums of one chunk of the batch for one part of a group's features.
 template <class T>
-void add_chunk(const Layout<T>& l, const T* x, const T* dy, Index chunk, Index group, Index part, T* image, T* sums) {
+void add_chunk(const Layout<T>& l, const T* x, const T* dy, Index chunk, Index group, Index part, T* image, T* copy,
+               T* sums) {
   const Conv2d& p = l.p;
   const Index begin = l.features * part / l.parts, end = l.features * (part + 1) / l.parts;
   for (Index i = begin * l.terms; i < end * l.terms; ++i) sums[i] = T(0);
@@ -197,7 +225,8 @@ void add_chunk(const Layout<T>& l, const T* x, const T* dy, Index chunk, Index g
     for (Index row = 0; row < p.P; row += l.rows) {
       const Index rows = smaller(l.rows, p.P - row);
       fill_image(l, x + (n * p.groups + group) * l.channels * p.H * p.W, row, rows, image);
-      add_image(l, dy + (n * p.groups + group) * l.features * p.P * p.Q + row * p.Q, rows, begin, end, image, sums);
+      add_image(l, dy + (n * p.groups + group) * l.features * p.P * p.Q + row * p.Q, rows, begin, end, image, copy,
+                sums);
     }
 }
 
@@ -218,15 +247,15 @@ template <class T>
 void conv_dw(const Conv2d& p, const T* x, const T* dy, T* dw) {
   const int width = num_threads();
   const Layout<T> l(p, width);
-  const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.terms + width * l.image()));
+  const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.terms + width * (l.image() + l.copy())));
   T* const sums = static_cast<T*>(memory.data());
   T* const images = sums + l.chunks * p.O * l.terms;
   team().run([&](int tid, int nt) {
     const Index units = l.chunks * p.groups * l.parts;
     for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i) {
       const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
-      add_chunk(l, x, dy, chunk, group, part, images + tid * l.image(),
-                sums + (chunk * p.O + group * l.features) * l.terms);
+      add_chunk(l, x, dy, chunk, group, part, images + tid * (l.image() + l.copy()),
+                images + tid * (l.image() + l.copy()) + l.image(), sums + (chunk * p.O + group * l.features) * l.terms);
     }
     team().barrier();
     for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o)

@@ -12,7 +12,7 @@ inline constexpr int kTileRows = kVectorRegisters == 32 ? 14 : 4, kTileVectors =
 
 // c[v][m*c_step + i] = start + the sum over channels c and taps t of
 //                      a[(c*taps + t)*rows + m] b[v][c*b_step + offset[t] + i]
-// for m < rows and each vector v of pixels; start is what is there (add), else bias[m], else 0 (no bias).
+// for m < rows and each vector v of pixels; start is bias[m], or 0 (no bias). add: to what is there.
 template <class T>
 struct ConvTile {
   Index channels, taps;
@@ -33,8 +33,10 @@ void multiply(const ConvTile<T>& tile) {
   static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v]; });
   static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
     const vec<T> start = tile.bias == nullptr ? vec<T>{} : broadcast(tile.bias[m]);
-    static_for<Vectors>([&](auto v)
-                            DL_INLINE_LAMBDA { sum[m][v] = tile.add ? load(tile.c[v] + m * tile.c_step) : start; });
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+      sum[m][v] = start;
+      if (tile.add) __builtin_prefetch(tile.c[v] + m * tile.c_step, 1);
+    });
   });
   const Index *offset = tile.offset, *const end = offset + tile.taps;
   for (Index c = 0; c < tile.channels; ++c) {
@@ -49,7 +51,10 @@ void multiply(const ConvTile<T>& tile) {
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] += tile.b_step; });
   }
   static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { store(tile.c[v] + m * tile.c_step, sum[m][v]); });
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+      T* const c = tile.c[v] + m * tile.c_step;
+      store(c, tile.add ? load(c) + sum[m][v] : sum[m][v]);
+    });
   });
 }
 
