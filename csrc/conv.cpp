@@ -253,19 +253,22 @@ void run_unit(const Job<T>& job, const Unit& unit, const Space<T>& space) {
 template <class T>
 void correlate(const Correlation<T>& p) {
   if (p.batch * p.groups * p.features * p.result_image() == 0) return;
-  const int width = num_threads();
+  const double work = double(p.batch * p.groups * p.features * p.result_image()) * double(p.channels * p.taps());
+  const int width = work < kConvWorthATeam ? 1 : num_threads();
   const Division<T> d(p, width);
   const Passes<T> passes(p, d);
   const Weights<T> weights(p);
   const Index size = Space<T>::size(p, d);
   const Scratch memory(sizeof(T) * size_t(size * width));
   const Job<T> job{p, d, passes, weights};
-  team().run([&](int tid, int nt) {
-    weights.pack(passes, tid, nt);
-    team().barrier();
-    const Space<T> space(static_cast<T*>(memory.data()) + size * tid, p, d);
-    for (Index i = d.units * tid / nt; i < d.units * (tid + 1) / nt; ++i) run_unit(job, unit_of(p, d, i), space);
-  });
+  team().run(
+      [&](int tid, int nt) {
+        weights.pack(passes, tid, nt);
+        team().barrier();
+        const Space<T> space(static_cast<T*>(memory.data()) + size * tid, p, d);
+        for (Index i = d.units * tid / nt; i < d.units * (tid + 1) / nt; ++i) run_unit(job, unit_of(p, d, i), space);
+      },
+      width);
 }
 
 template <class T>

@@ -5,6 +5,8 @@
 
 namespace dlcore {
 
+constexpr double kConvWorthATeam = 3e5;  // multiply-adds, some microseconds: waking a thread may take as long
+
 struct Conv2d {
   std::ptrdiff_t N, C, H, W;  // x[N,C,H,W]
   std::ptrdiff_t O, KH, KW;   // w[O,C/groups,KH,KW], b[O]

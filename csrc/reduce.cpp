@@ -160,18 +160,6 @@ void reduce(const Reduction& r, double* result) {
   for (Index i = 0; i < outputs; ++i) result[i] = partial[i];
 }
 
-// Output k where L is 1.
-template <class T, class F>
-double reduce_one(const Reduction& r, Index k) {
-  const Index chunks = chunks_of(r, r.k);
-  double result = reduce_rows<T, F>(r, part_of(r, 0, chunks), k);
-  for (Index c = 1; c < chunks; ++c) {
-    const Wide joined = F::join(broadcast(result), broadcast(reduce_rows<T, F>(r, part_of(r, c, chunks), k)));
-    result = joined[0];
-  }
-  return result;
-}
-
 // ---- where the extreme is
 
 template <class T, class F>
@@ -195,16 +183,8 @@ void locate_rows(Index rows, Index n, const void* x, long long* index) {
 
 template <class T>
 ReduceKernels::Of of() {
-  return {reduce<T, Sum>,
-          reduce<T, Max>,
-          reduce<T, Min>,
-          reduce<T, Deviations>,
-          reduce<T, Products>,
-          reduce_one<T, Sum>,
-          reduce_one<T, Deviations>,
-          reduce_one<T, Products>,
-          locate_rows<T, Max>,
-          locate_rows<T, Min>};
+  return {reduce<T, Sum>,      reduce<T, Max>,      reduce<T, Min>,     reduce<T, Deviations>,
+          reduce<T, Products>, locate_rows<T, Max>, locate_rows<T, Min>};
 }
 
 }  // namespace

@@ -23,11 +23,7 @@ struct ReduceKernels {
   struct Of {
     Run sum, max, min;
     Run deviations, products;  // sums of (x - shift)^2 and x * (y - shift)
-    // One output k of L = 1, by the calling thread, with the bits of the above: while its elements are in the cache.
-    double (*one_sum)(const Reduction&, std::ptrdiff_t k);
-    double (*one_deviations)(const Reduction&, std::ptrdiff_t k);
-    double (*one_products)(const Reduction&, std::ptrdiff_t k);
-    Locate argmax, argmin;  // per row of n > 0: index of the first extreme, or of the first NaN
+    Locate argmax, argmin;     // per row of n > 0: index of the first extreme, or of the first NaN
   } f32, f64;
 };
 
