@@ -128,15 +128,17 @@ DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, 
   }
   alignas(64) T buffer[kTileRows * kPanelPixels<T>];
   tile.c_step = whole ? target.feature_step : kPanelPixels<T>;
-  for (Index i = 0; i < panels.count; ++i) {
+  for (Index i = 0; i < panels.count; i += tile.panels) {
     const int rows = panels.size(i);
+    tile.panels = 1;
+    while (whole && i + tile.panels < panels.count && panels.size(i + tile.panels) == rows) ++tile.panels;
     if (!whole && tile.add) move_tile<T, false>(buffer, rows, pixels, per_image, to);
     for (int v = 0; v < vectors; ++v) tile.c[v] = whole ? at[v] + panels.begin(i) * tile.c_step : buffer + v * W;
     micro<T>.run[vectors][rows](tile);
     if (!whole) move_tile<T, true>(buffer, rows, pixels, per_image, to);
     to.base += rows * to.feature_step;
-    tile.a += rows * tile.channels * tile.taps;
-    if (tile.bias != nullptr) tile.bias += rows;
+    tile.a += tile.panels * rows * tile.channels * tile.taps;
+    if (tile.bias != nullptr) tile.bias += tile.panels * rows;
   }
 }
 

@@ -24,22 +24,24 @@ struct ConvTile {
   Index c_step;
   const T* bias;
   bool add;
+  Index panels;  // of `rows` features each, one after the other in a, c and bias
 };
 
 template <class T, int Rows, int Vectors>
-void multiply(const ConvTile<T>& tile) {
+DL_INLINE const T* multiply_panel(const ConvTile<T>& tile, const T* a, const T* bias, Index row) {
   vec<T> sum[Rows][Vectors];
-  const T *a = tile.a, *b[Vectors];
-  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v]; });
+  const T* b[Vectors];
+  T* c[Vectors];
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v], c[v] = tile.c[v] + row * tile.c_step; });
   static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
-    const vec<T> start = tile.bias == nullptr ? vec<T>{} : broadcast(tile.bias[m]);
+    const vec<T> start = bias == nullptr ? vec<T>{} : broadcast(bias[row + m]);
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
       sum[m][v] = start;
-      if (tile.add) __builtin_prefetch(tile.c[v] + m * tile.c_step, 1);
+      if (tile.add) __builtin_prefetch(c[v] + m * tile.c_step, 1);
     });
   });
   const Index *offset = tile.offset, *const end = offset + tile.taps;
-  for (Index c = 0; c < tile.channels; ++c) {
+  for (Index channel = 0; channel < tile.channels; ++channel) {
     for (const Index* tap = offset; tap < end; ++tap, a += Rows) {
       vec<T> x[Vectors];
       static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { x[v] = load(b[v] + *tap); });
@@ -52,10 +54,18 @@ void multiply(const ConvTile<T>& tile) {
   }
   static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-      T* const c = tile.c[v] + m * tile.c_step;
-      store(c, tile.add ? load(c) + sum[m][v] : sum[m][v]);
+      T* const to = c[v] + m * tile.c_step;
+      store(to, tile.add ? load(to) + sum[m][v] : sum[m][v]);
     });
   });
+  return a;
+}
+
+template <class T, int Rows, int Vectors>
+void multiply(const ConvTile<T>& given) {
+  const ConvTile<T> tile = given;  // a copy, which no store can change
+  const T* a = tile.a;
+  for (Index i = 0; i < tile.panels; ++i) a = multiply_panel<T, Rows, Vectors>(tile, a, tile.bias, i * Rows);
 }
 
 template <class T>
