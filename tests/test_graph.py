@@ -322,6 +322,22 @@ def test_an_error_of_the_step_leaves_nothing_behind():
     assert f(dl.ones((2, 2))).tolist() == [[2.0, 2.0], [2.0, 2.0]]
 
 
+def test_recording_keeps_no_memory():
+    """Arrays die while a step is recorded as they do in an eager step."""
+    _C = pytest.importorskip("dlcore._C")
+    x = dl.ones(1 << 18, device="cpu")
+
+    def f(x):
+        for _ in range(20):
+            x = dl.softmax(x, axis=0)
+        return x
+
+    _C.reset_peak()
+    before = _C.memory_stats()["peak"]
+    dl.capture(f)(x)
+    assert _C.memory_stats()["peak"] - before < 5 * x.size * 4
+
+
 # ---- fusion
 
 CHAINS = {
