@@ -66,7 +66,7 @@ clean:  ## remove .venv and everything that was built
 # thread: it is not instrumented, so its own threads would look like races. Leaks are Python's own business. The C++
 # library is loaded first as well, for the sanitizer to find the function that throws.
 sanitize-address: ISAS ?= avx2
-sanitize-thread: ISAS ?= avx512,avx2
+sanitize-thread: ISAS ?= $(shell $(BIN)/python -c 'from dlcore import _C; print(_C.isa())')
 sanitize-address: SANITIZERS := address,undefined
 sanitize-address: RUNTIME := libasan.so
 sanitize-thread: SANITIZERS := thread
