@@ -177,7 +177,7 @@ void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& 
   for (Index c0 = 0; c0 < p.channels; c0 += step) {
     const T* planes = space.planes + c0 * channel_step;
     ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0,
-                     c0 > 0 ? nullptr : bias,        c0 > 0};
+                     c0 > 0 ? nullptr : bias,        c0 > 0,    1};
     Walk walk(rows, cols, p.xs.places, job.d.image);
     for (Index i = 0; i < blocks.count; ++i) {
       const Index begin = blocks.begin(i) * lanes<T>;
