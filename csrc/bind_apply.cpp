@@ -218,15 +218,22 @@ class Call {
 
   py::object wrap_one() const {
     py::object out = wrap(result_.ptr(), 0);
-    if (truth(house->p_view.of(plan_.ptr()))) out.attr("_share_version")(py::handle(operands_[0]));
+    share(out);
     return out;
+  }
+
+  void share(const py::object& out) const {
+    if (truth(house->p_view.of(plan_.ptr()))) out.attr("_share_version")(py::handle(operands_[0]));
   }
 
   py::object wrap_all() const {
     const Py_ssize_t count = PyTuple_GET_SIZE(result_.ptr());
     py::object all = owned(PyTuple_New(count));
-    for (Py_ssize_t i = 0; i < count; ++i)
-      PyTuple_SET_ITEM(all.ptr(), i, wrap(PyTuple_GET_ITEM(result_.ptr(), i), i).release().ptr());
+    for (Py_ssize_t i = 0; i < count; ++i) {
+      py::object out = wrap(PyTuple_GET_ITEM(result_.ptr(), i), i);
+      share(out);
+      PyTuple_SET_ITEM(all.ptr(), i, out.release().ptr());
+    }
     return all;
   }
 

@@ -125,6 +125,7 @@ def _output(node: Node, index: int, grads: Grads) -> Tensor | None:
 _VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
     "grad": _grad,
     "grad or None": lambda node, index, grads: grads[index],
+    "grads": lambda node, _, grads: tuple([_grad(node, i, grads) for i in range(len(grads))]),
     "input": _input,
     "output": _output,
     "_shape": _shape,

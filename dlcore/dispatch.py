@@ -106,7 +106,7 @@ class Plan:
     flows: tuple[bool, ...]  # per output: whether it can carry a gradient
     absent: tuple[None, ...]  # optional operands that were left out
     defaults: Mapping[str, Any]  # the op's attributes
-    view: bool  # the output may share the memory of the first operand, a tensor
+    view: bool  # the outputs may share the memory of the first operand, a tensor
     dims: Dims
     unused: list[int]  # outputs that the vjp does not look at
     saves: dict[int, autograd.Saves]  # what the tape keeps, by which operands want a gradient
@@ -285,12 +285,12 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
             raise DTypeError(f"{op.name}: {arrays[i]} does not fit {dtype}") from None
     result = _observed(op, backend, plan, operands, arrays, attrs) if _listeners else plan.run(*arrays, **attrs)
     node = record(plan, operands, attrs, result, wanted) if wanted and mode.enabled else None
-    if type(result) is tuple:
-        return tuple([_wrapped(array, i, plan, node) for i, array in enumerate(result)])
-    out = _wrapped(result, 0, plan, node)
+    results = result if type(result) is tuple else (result,)
+    wrapped = tuple([_wrapped(array, i, plan, node) for i, array in enumerate(results)])
     if plan.view:
-        out._share_version(operands[0])
-    return out
+        for out in wrapped:
+            out._share_version(operands[0])
+    return wrapped if type(result) is tuple else wrapped[0]
 
 
 def _wrapped(array: Array, index: int, plan: Plan, node: autograd.Node | None) -> Tensor:
@@ -327,7 +327,7 @@ def _make_plan(op: Op, backend: Backend, arrays: list[Any], attrs: Mapping[str, 
     call = Call(op, tuple(shapes), promoted, dims, attrs, backend)
     variant = choose(call)
     run = variant.fn
-    outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs)))
+    outputs = tuple(map(Meta, output_shapes, op.output_dtypes(promoted, attrs, len(output_shapes))))
     if variant.name == "reference":
         run = _checked(run, op, outputs, backend)
     if op.check and not variant.checks and not op.only_views(len(arrays)):

@@ -59,9 +59,9 @@ class Op:
         op's attributes. It sees arrays of one promoted dtype (16-bit floats already widened to float32).
     vjp: `{operand: function}` or one function that returns a tuple with an entry per operand. A vjp is written with
         ops. Its parameter names say what it needs: `g` (gradient of the first output), `g_<output>` (where none arrived
-        zeros, or None if that is the parameter's default), an operand or output by name (kept alive until backward),
-        `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want a gradient), an attribute, or `attrs` (all of
-        them). A gradient may have the broadcast shape: the engine sums it down.
+        zeros, or None if that is the parameter's default; of a variadic output a tuple), an operand or output by name
+        (kept alive until backward), `<operand>_shape`, `<operand>_dtype`, `needs` (which operands want a gradient), an
+        attribute, or `attrs` (all of them). A gradient may have the broadcast shape: the engine sums it down.
     infer: `infer(dims, **attrs)` returns the output dims that no operand binds; raises DlcoreError for bad attributes.
     dtype: None (outputs take the promoted dtype), or a function `(promoted, attrs) -> dtype` of the first output, or
         a tuple with the dtype of each.
@@ -140,7 +140,7 @@ class Op:
             dims = self.signature.bind(shapes)
             if self.infer:
                 dims.update(self.infer(dims, **attrs))
-        return dims, [o.shape(dims) for o in self.signature.outputs]
+        return dims, self.signature.output_shapes(dims)
 
     def unused_outputs(self, attrs: Mapping[str, Any]) -> list[int]:
         """Indices of the outputs that the vjp does not look at with these attributes."""
@@ -160,10 +160,11 @@ class Op:
             if value is inspect.Parameter.empty:
                 raise ArgumentError(f"attribute {name!r} is missing")
 
-    def output_dtypes(self, promoted: Any, attrs: Mapping[str, Any]) -> list[Any]:
-        """The dtype of each output for operands of the promoted dtype."""
+    def output_dtypes(self, promoted: Any, attrs: Mapping[str, Any], count: int) -> list[Any]:
+        """The dtype of each of `count` outputs for operands of the promoted dtype."""
         fixed = {"bool": dtypes.bool_, "int": dtypes.DEFAULT_INT}
         found = [fixed.get(o.kind, promoted) for o in self.signature.outputs]
+        found += found[-1:] * (count - len(found))
         if self.dtype:
             own = self.dtype(promoted, attrs)
             found = list(own) if isinstance(own, tuple) else [own, *found[1:]]
@@ -192,7 +193,7 @@ class GradientRule:
         if name == "g":
             return grad, 0
         if name.startswith("g_") and name[2:] in outputs:
-            return grad, outputs.index(name[2:])
+            return ("grads" if op.signature.splits else grad), outputs.index(name[2:])
         for suffix in ("", "_shape", "_dtype"):
             operand = name.removesuffix(suffix)
             if name.endswith(suffix) and operand in names:

@@ -9,8 +9,9 @@ Grammar, closed on purpose::
 
 A `DIM` stands for one size and must agree wherever it occurs. `S...` stands for any number of sizes and must agree
 exactly; a bare `...` broadcasts. A `wide` operand has the promoted dtype of the others, but float32 where that has 16
-bits. `?` marks an operand that may be None, `*` one that takes all remaining operands (their shapes are not unified).
-Output dims that no operand binds come from the op's `infer` function.
+bits. `?` marks an operand that may be None, `*` one that takes all remaining operands (their shapes are not unified),
+or the only output of an op that gives several of it. Output dims that no operand binds, and the shapes of such an
+output under its name, come from the op's `infer` function.
 
 >>> sig = Signature.parse("x[N,I] w[4*H,I] b[4*H]? -> y[N,4*H]")
 >>> sig.bind([(2, 3), (20, 3), None]).H
@@ -133,8 +134,8 @@ class Signature:
         parts = (*self.operands, *self.outputs)
         if len({p.name for p in parts}) < len(parts):
             raise ValueError(f"signature {text!r} uses a name twice")
-        if any(p.variadic for p in (*self.operands[:-1], *self.outputs)):
-            raise ValueError(f"signature {text!r}: only the last operand can be variadic")
+        if any(p.variadic for p in (*self.operands[:-1], *self.outputs[1:])) or (self.splits and self.outputs[1:]):
+            raise ValueError(f"signature {text!r}: only the last operand, or the only output, can be variadic")
         if any(sum(str(t).endswith("...") for t in p.terms) > 1 for p in parts):
             raise ValueError(f"signature {text!r} has more than one '...' in an operand")
 
@@ -142,6 +143,15 @@ class Signature:
     def variadic(self) -> bool:
         """Whether the last operand takes all that remain."""
         return bool(self.operands) and self.operands[-1].variadic
+
+    @cached_property
+    def splits(self) -> bool:
+        """Whether there are as many outputs as `infer` says."""
+        return self.outputs[0].variadic
+
+    def output_shapes(self, dims: Dims) -> list[Shape]:
+        """The shapes of all outputs."""
+        return list(dims[self.outputs[0].name]) if self.splits else [o.shape(dims) for o in self.outputs]
 
     def operand(self, index: int) -> Operand:
         """The operand that stands at position `index` of a call."""

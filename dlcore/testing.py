@@ -148,7 +148,7 @@ def check_value(op: Op, s: Sample, dtype: Any = "float32", device: str = "numpy"
     """Outputs agree with the reference in float64, and have the shapes and dtypes that the record says."""
     values = arrays(op, s, dtypes.dtype(dtype), strided=strided)
     outputs, _ = call(op, values, s.attrs, device)
-    promised = op.output_dtypes(promotion(op, values)[0], {**op.attrs, **s.attrs})
+    promised = op.output_dtypes(promotion(op, values)[0], {**op.attrs, **s.attrs}, len(outputs))
     assert [y.dtype for y in outputs] == promised, f"dtypes {[y.dtype for y in outputs]}, promised {promised}"
     for got, expected in zip(outputs, oracle(op, values, s.attrs), strict=True):
         assert got.shape == expected.shape, f"shape {got.shape}, expected {expected.shape}"

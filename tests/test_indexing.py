@@ -263,3 +263,30 @@ def test_joining_mistakes_raise_one_line(name):
     with pytest.raises(error, match=text) as caught:
         call(dl.tensor(X))
     assert "\n" not in str(caught.value)
+
+
+# ---- pieces
+
+
+def test_gradients_of_pieces_are_joined_once():
+    x, ran = dl.tensor(np.arange(6.0), requires_grad=True), []
+    a, _, c = dl.split(x, [1, 2, 3])
+    with dl.dispatch.listening(lambda event: ran.append(event.op.name)):
+        (a.sum() + (c * c).sum()).backward()
+    assert x.grad.tolist() == [1, 0, 0, 6, 8, 10]
+    assert ran.count("concat") == 1
+    assert "getitem_grad" not in ran
+
+
+def test_pieces_share_the_memory_and_the_version():
+    x = dl.tensor(np.arange(4.0))
+    pieces = [*dl.split(x, 2), *dl.split(x, 2)]  # of a new kind of call, and of a known one
+    x.assign(0)
+    assert [p.tolist() for p in pieces] == [[0, 0]] * 4
+    assert [p.version for p in pieces] == [x.version] * 4
+
+
+def test_one_piece_is_the_whole():
+    x = dl.ones(3)
+    assert dl.split(x, 5)[0].tolist() == [1, 1, 1]
+    assert len(dl.chunk(x, 1)) == 1

@@ -35,6 +35,7 @@ def test_text_survives_parsing(text):
         ("x[N]?? -> y[N]", "bad operand"),
         ("x[N] junk -> y[N]", "bad operand 'junk'"),
         ("*a[N] b[N] -> y[N]", "only the last operand"),
+        ("x[N] -> *y[N] z[N]", "or the only output"),
         ("x[S...,T...] -> y[N]", "more than one"),
         ("x[N] x[N] -> y[N]", "a name twice"),
     ],

@@ -71,6 +71,32 @@ def _slices(axis: int, rank: int, *bounds: int | None) -> tuple[slice, ...]:
     return (slice(None),) * axis_index(axis, rank) + (slice(*bounds),)
 
 
+def _pieces(d: Dims, *, sizes: Sequence[int], axis: int) -> Mapping[str, Any]:
+    at = axis_index(axis, len(d.S))
+    if len(sizes) < 2 or sum(sizes) != d.S[at] or min(sizes) < 0:
+        raise ShapeError(f"sizes {list(sizes)} do not add up to axis {axis} of size {d.S[at]}")
+    return {"ys": [(*d.S[:at], size, *d.S[at + 1 :]) for size in sizes]}
+
+
+def _split_reference(xp: Any, x: Any, *, sizes: Sequence[int] = (), axis: int = 0) -> tuple[Any, ...]:
+    stops = itertools.accumulate(sizes)
+    return tuple(x[*_slices(axis, x.ndim, stop - size, stop), ...] for size, stop in zip(sizes, stops, strict=True))
+
+
+_split: Op = define(
+    "split",
+    "x[S...]:any -> *ys[...]",
+    _split_reference,
+    vjp={"x": lambda g_ys, axis: concat(g_ys, axis)},
+    infer=_pieces,
+    view=True,
+    samples=lambda: [
+        sample((5, 2), sizes=(2, 3)), sample((1, 6), sizes=(1, 2, 3), axis=-1), sample((0, 3), sizes=(0, 3), axis=1),
+    ],
+    doc="Pieces along an axis, without copying; at least two.",
+)  # fmt: skip
+
+
 def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Pieces of `x` along an axis: of the given sizes, or of one size (the last piece may be smaller).
 
@@ -84,10 +110,10 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         if sizes <= 0:
             raise ShapeError(f"split: pieces of size {sizes}")
         sizes = [min(sizes, n - start) for start in range(0, n, sizes)] or [0]
-    if sum(sizes) != n or min(sizes, default=0) < 0:
-        raise ShapeError(f"split: sizes {list(sizes)} do not add up to axis {axis} of size {n}")
-    stops = list(itertools.accumulate(sizes))
-    return tuple(x[_slices(axis, x.ndim, stop - size, stop)] for size, stop in zip(sizes, stops, strict=True))
+    if list(sizes) == [n]:
+        return (x,)
+    pieces: tuple[Tensor, ...] = _split(x, sizes=tuple(sizes), axis=axis)
+    return pieces
 
 
 def chunk(x: Tensor, count: int, axis: int = 0) -> tuple[Tensor, ...]:
