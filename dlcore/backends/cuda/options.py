@@ -11,8 +11,10 @@ SCHEDULED = ("attention", "conv", "gemm", "gru", "lstm", "rnn")
 
 
 def in_wheel(module: str) -> tuple[int, ...]:
-    """What the wheel's fat binary of a kernel file holds code for.
+    """What the wheel's fat binary of a kernel file holds code for, so that the wheel stays small.
 
-    Devices of 8.6 and 8.9 run code for 8.0; kernels that wait for memory have none of their own: the wheel stays small.
+    Devices of 8.9 run code for 8.6, whose multiprocessor is theirs, and both run code for 8.0: kernels that wait for
+    memory have no other.
     """
-    return ARCHITECTURES if module.startswith(SCHEDULED) else tuple(a for a in ARCHITECTURES if a not in (86, 89))
+    left_out = (89,) if module.startswith(SCHEDULED) else (86, 89)
+    return tuple(a for a in ARCHITECTURES if a not in left_out)
