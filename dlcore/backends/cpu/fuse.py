@@ -15,6 +15,7 @@ from typing import Any
 from dlcore import _C, dtypes
 from dlcore.backends.cpu.elementwise import PLAIN
 from dlcore.graph import Const, Line, Value
+from dlcore.op import OPS
 
 MAX_OPERANDS, MAX_STEPS = 8, 16  # kMaxOperands and kMaxSteps of csrc
 ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
@@ -26,8 +27,8 @@ ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
     "softplus": lambda a: ("softplus", [a["beta"]]),
 }
 """For ops whose call adapts something: the kernel, and what it takes after the operands."""
-HEADS = {"conv2d": 3, "conv2d_dx": 2, "batch_norm": 3, "batch_norm_inference": 5}
-"""Lines that can go on with a chain in place of their first result, and how many operands are their own."""
+HEADS = ("conv2d", "conv2d_dx", "batch_norm", "batch_norm_inference")
+"""Lines that can go on with a chain in place of their first result."""
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
 
 
@@ -116,7 +117,7 @@ def _with_tail(head: Line, tail: Sequence[Line]) -> Line:
     others = [x for x in _operands(tail) if x != head.results[0]]
     steps, number = _steps(tail, [head.results[0], *others])
     chain = _C.chain(1 + len(others), steps, [number[tail[-1].results[0]]])
-    absent = [Const(None)] * (HEADS[head.name] - len(head.operands))
+    absent = [Const(None)] * (OPS[head.name].arity - len(head.operands))
     return replace(
         head,
         name="_".join([head.name, *(name for name, _ in steps)]),
