@@ -157,6 +157,7 @@ MOVEMENT = {
     "broadcast_to": lambda t, o, a: o[0].expand(a["shape"]),
     "astype": lambda t, o, a: o[0].to(getattr(t, a["dtype"].name)),
     "concat": lambda t, o, a: t.cat(o, a["axis"]),
+    "split": lambda t, o, a: t.split(*o, list(a["sizes"]), a["axis"]),
     "pad": lambda t, o, a: F.pad(o[0], [n for pair in reversed(a["widths"]) for n in pair], value=a["value"]),
     "tril": lambda t, o, a: t.tril(*o, a["k"]),
     "triu": lambda t, o, a: t.triu(*o, a["k"]),

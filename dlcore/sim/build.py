@@ -192,9 +192,14 @@ def compiler() -> str:
 
 @cache
 def _native() -> list[str]:
-    """The flag for this machine's instructions (fmaf is slow without FMA), if the compiler knows it."""
-    done = subprocess.run([compiler(), "-march=native", "-E", "-x", "c++", os.devnull], capture_output=True)
-    return ["-march=native"] if done.returncode == 0 else []
+    """Flags for this machine's instructions, if the compiler knows them: fmaf is slow without FMA.
+
+    Not AVX-512: vectors of 64 bytes make frames of kernels larger than a fiber's stack allows.
+    """
+    for flags in (["-march=native", "-mno-avx512f"], ["-march=native"]):
+        if not subprocess.run([compiler(), *flags, "-E", "-x", "c++", os.devnull], capture_output=True).returncode:
+            return flags
+    return []
 
 
 @cache
