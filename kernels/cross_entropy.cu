@@ -33,6 +33,8 @@ template <class T>  // blocks that a multiprocessor holds, of 40 to 80 registers
 constexpr int kResident = sizeof(T) == 4   ? 6
                           : sizeof(T) == 2 ? 4
                                            : 3;
+template <class T>  // the same of the gradients, 0 for any number
+constexpr int kResidentGradients = sizeof(T) == 4 ? 6 : 0;
 
 // What a position's label asks for.
 template <class R>
@@ -286,12 +288,12 @@ DL_DEVICE void cross_entropy_grad_columns(const GradientOperands<T>& o, T* dx, c
     cross_entropy_##body(x, labels, weight, lse, loss, record, shape);                                   \
   }                                                                                                      \
   DL_EXPORT(cross_entropy_##way##_##suffix)
-#define DL_GRADIENT(way, body, T, suffix)                                                                   \
-  extern "C" __global__ void __launch_bounds__(kBlock) cross_entropy_grad_##way##_##suffix(                 \
-      const wide<T>* g_lse, const wide<T>* g_loss, const T* x, const wide<T>* lse, const long long* labels, \
-      const T* weight, const wide<T>* divisor, const wide<T>* weights, T* dx, Shape shape) {                \
-    cross_entropy_grad_##body({g_lse, g_loss, x, lse, labels, weight, divisor, weights}, dx, shape);        \
-  }                                                                                                         \
+#define DL_GRADIENT(way, body, T, suffix)                                                                          \
+  extern "C" __global__ void __launch_bounds__(kBlock, kResidentGradients<T>) cross_entropy_grad_##way##_##suffix( \
+      const wide<T>* g_lse, const wide<T>* g_loss, const T* x, const wide<T>* lse, const long long* labels,        \
+      const T* weight, const wide<T>* divisor, const wide<T>* weights, T* dx, Shape shape) {                       \
+    cross_entropy_grad_##body({g_lse, g_loss, x, lse, labels, weight, divisor, weights}, dx, shape);               \
+  }                                                                                                                \
   DL_EXPORT(cross_entropy_grad_##way##_##suffix)
 #define DL_CROSS_ENTROPY(T, suffix)                                                                                    \
   DL_FORWARD(warp, held<T DL_COMMA kWarp>, T, suffix)                                                                  \

@@ -51,10 +51,11 @@ struct State {
   bool present[kStates];
 };
 
-// kArrays: how many states are arrays of the parameter's shape.
-template <int ARRAYS>
+// kArrays: how many states are arrays of the parameter's shape; kResident: blocks of f32 that a multiprocessor holds at
+// least (0: as many as ptxas likes), so that none spills and most hold 48 warps.
+template <int ARRAYS, int RESIDENT = 0>
 struct Rule {
-  static constexpr int kArrays = ARRAYS;
+  static constexpr int kArrays = ARRAYS, kResident = RESIDENT;
 };
 
 struct Sgd : Rule<1> {  // states: momentum_buffer
@@ -86,7 +87,7 @@ struct Adam : Rule<3> {  // states: exp_avg, exp_avg_sq, max_exp_avg_sq
   }
 };
 
-struct Adamax : Rule<2> {  // states: exp_avg, exp_inf
+struct Adamax : Rule<2, 6> {  // states: exp_avg, exp_inf
   template <class R>
   DL_DEVICE static void update(R& p, R g, State<R>& state, const Settings& s) {
     g = decayed(g, p, s);
@@ -97,7 +98,7 @@ struct Adamax : Rule<2> {  // states: exp_avg, exp_inf
   }
 };
 
-struct Nadam : Rule<2> {  // states: exp_avg, exp_avg_sq, mu_product (one number)
+struct Nadam : Rule<2, 6> {  // states: exp_avg, exp_avg_sq, mu_product (one number)
   template <class R>
   DL_DEVICE static void update(R& p, R g, State<R>& state, const Settings& s) {
     g = decayed(g, p, s);
@@ -109,7 +110,7 @@ struct Nadam : Rule<2> {  // states: exp_avg, exp_avg_sq, mu_product (one number
   }
 };
 
-struct RmsProp : Rule<3> {  // states: square_avg, grad_avg, momentum_buffer
+struct RmsProp : Rule<3, 4> {  // states: square_avg, grad_avg, momentum_buffer
   template <class R>
   DL_DEVICE static void update(R& p, R g, State<R>& state, const Settings& s) {
     g = decayed(g, p, s);
@@ -132,7 +133,7 @@ struct Adagrad : Rule<1> {  // states: square_sum
   }
 };
 
-struct Adadelta : Rule<2> {  // states: square_avg, delta_avg
+struct Adadelta : Rule<2, 6> {  // states: square_avg, delta_avg
   template <class R>
   DL_DEVICE static void update(R& p, R g, State<R>& state, const Settings& s) {
     g = decayed(g, p, s);
@@ -291,11 +292,14 @@ DL_DEVICE void trust(const Tensors& tensors, const Norms<T>* partial, unsigned b
         total.param != T(0) && total.step != T(0) ? sqrt(total.param) / sqrt(total.step) : T(1);
 }
 
-#define DL_RULE(Of, name, T, suffix)                                            \
-  extern "C" __global__ void __launch_bounds__(kBlock)                          \
-      optim_##name##_##suffix(const Tensors tensors, const Settings settings) { \
-    update_tensors<T, Of>(tensors, settings);                                   \
-  }                                                                             \
+template <class T, int RESIDENT>
+constexpr int kResident = sizeof(T) == 4 ? RESIDENT : 0;
+
+#define DL_RULE(Of, name, T, suffix)                                                  \
+  extern "C" __global__ void __launch_bounds__(kBlock, (kResident<T, Of::kResident>)) \
+      optim_##name##_##suffix(const Tensors tensors, const Settings settings) {       \
+    update_tensors<T, Of>(tensors, settings);                                         \
+  }                                                                                   \
   DL_EXPORT(optim_##name##_##suffix)
 #define DL_RULES(T, suffix)                                                                     \
   DL_RULE(Sgd, sgd, T, suffix)                                                                  \
@@ -307,7 +311,7 @@ DL_DEVICE void trust(const Tensors& tensors, const Norms<T>* partial, unsigned b
   DL_RULE(Adadelta, adadelta, T, suffix)                                                        \
   DL_RULE(Lion, lion, T, suffix)                                                                \
   DL_RULE(Lamb, lamb, T, suffix)                                                                \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                          \
+  extern "C" __global__ void __launch_bounds__(kBlock, (kResident<T, 6>))                       \
       optim_norms_##suffix(const Tensors tensors, const Settings settings, Norms<T>* partial) { \
     norms<T>(tensors, settings, partial);                                                       \
   }                                                                                             \

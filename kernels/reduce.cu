@@ -246,6 +246,10 @@ DL_DEVICE void reduce_columns(const T* x, U* y, long long n, int columns, const 
 template <class Acc, class T>
 constexpr int kResident = sizeof(Acc) > 8 && sizeof(T) < 8 ? 5 : 0;
 
+// The same with columns: four rows are under way.
+template <class Acc, class T>
+constexpr int kResidentColumns = sizeof(Acc) == 8 && sizeof(T) == 4 ? 4 : 0;
+
 #define DL_REDUCE_WARP(op, Acc, T, in, U, out)                                                  \
   extern "C" __global__ void __launch_bounds__(kBlock, (kResident<Acc, T>))                     \
       reduce_warp_##op##_##in##_##out(const T* x, U* y, int rows, long long n, Finish finish) { \
@@ -259,7 +263,7 @@ constexpr int kResident = sizeof(Acc) > 8 && sizeof(T) < 8 ? 5 : 0;
   }                                                                                              \
   DL_EXPORT(reduce_block_##op##_##in##_##out)
 #define DL_REDUCE_COLUMNS(op, Acc, T, in, U, out)                                                     \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                                \
+  extern "C" __global__ void __launch_bounds__(kBlock, (kResidentColumns<Acc, T>))                    \
       reduce_columns_##op##_##in##_##out(const T* x, U* y, long long n, int columns, Finish finish) { \
     reduce_columns<Acc, T, U>(x, y, n, columns, finish);                                              \
   }                                                                                                   \

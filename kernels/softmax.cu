@@ -158,19 +158,23 @@ DL_DEVICE void softmax_grad_columns(const T* dy, const T* y, T* dx, unsigned out
 
 // ---- the kernels
 
-template <class T>  // blocks that a multiprocessor holds at least: ptxas spills where it aims at more of double
-constexpr int kResident = sizeof(T) == 8 ? 3 : 0;
+// Blocks that a multiprocessor holds at least, 0 for any number: 48 warps of f32 rows; where it aims at more gradients
+// of double, ptxas spills.
+template <class T>
+constexpr int kResident = sizeof(T) == 4 ? 6 : 0;
+template <class T>
+constexpr int kResidentGradients = sizeof(T) == 8 ? 3 : 0;
 
-#define DL_SOFTMAX_ROWS(way, body, T, suffix)                                                           \
-  extern "C" __global__ void __launch_bounds__(kBlock)                                                  \
-      softmax_##way##_##suffix(const T* x, T* y, unsigned rows, unsigned n, int log_too, int vectors) { \
-    softmax_##body(x, y, rows, n, log_too, vectors);                                                    \
-  }                                                                                                     \
-  DL_EXPORT(softmax_##way##_##suffix)                                                                   \
-  extern "C" __global__ void __launch_bounds__(kBlock, kResident<T>) softmax_grad_##way##_##suffix(     \
-      const T* dy, const T* y, T* dx, unsigned rows, unsigned n, int log_too, int vectors) {            \
-    softmax_grad_##body(dy, y, dx, rows, n, log_too, vectors);                                          \
-  }                                                                                                     \
+#define DL_SOFTMAX_ROWS(way, body, T, suffix)                                                                \
+  extern "C" __global__ void __launch_bounds__(kBlock, kResident<T>)                                         \
+      softmax_##way##_##suffix(const T* x, T* y, unsigned rows, unsigned n, int log_too, int vectors) {      \
+    softmax_##body(x, y, rows, n, log_too, vectors);                                                         \
+  }                                                                                                          \
+  DL_EXPORT(softmax_##way##_##suffix)                                                                        \
+  extern "C" __global__ void __launch_bounds__(kBlock, kResidentGradients<T>) softmax_grad_##way##_##suffix( \
+      const T* dy, const T* y, T* dx, unsigned rows, unsigned n, int log_too, int vectors) {                 \
+    softmax_grad_##body(dy, y, dx, rows, n, log_too, vectors);                                               \
+  }                                                                                                          \
   DL_EXPORT(softmax_grad_##way##_##suffix)
 #define DL_COMMA ,
 #define DL_SOFTMAX(T, suffix)                                                                               \

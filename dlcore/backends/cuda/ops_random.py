@@ -83,7 +83,8 @@ def multinomial(p: Array, key: Array, *, count: int, replacement: bool) -> Array
     if not replacement:
         race = empty(p.shape, dtypes.float64, p)
         if p.size:
-            launch(f"multinomial.multinomial_race_{suffix}", grid_of(p.size, p), (BLOCK,), p, key, race, p.size, like=p)
+            grid = grid_of(-(-p.size // 4), p)
+            launch(f"multinomial.multinomial_race_{suffix}", grid, (BLOCK,), p, key, race, p.size, like=p)
         return order(race, count)
     sums, y = empty(p.shape, p.dtype, p), empty((*p.shape[:-1], count), dtypes.int64, p)
     if y.size:
