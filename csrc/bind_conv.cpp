@@ -35,9 +35,15 @@ Conv2d describe(const Array& x, const Array& w, const Array& y, PyObject* const*
 }
 
 template <class T>
-const ConvFunctions<T>& functions() {
-  if constexpr (sizeof(T) == 4) return kernels().conv.f32;
+const ConvFunctions<T>& functions(bool winograd = false) {
+  if constexpr (sizeof(T) == 4) return winograd ? kernels().conv.winograd : kernels().conv.f32;
   else return kernels().conv.f64;
+}
+
+void require_winograd(const Conv2d& c, const Array& x) {
+  require(x.type() == kFloat32 && c.KH == 3 && c.KW == 3 && c.groups == 1 && c.stride[0] == 1 && c.stride[1] == 1 &&
+              c.dilation[0] == 1 && c.dilation[1] == 1,
+          "Winograd's algorithm is for float32, kernels of 3 x 3, stride and dilation 1, one group");
 }
 
 // Of the arguments from `own` on.
@@ -57,12 +63,14 @@ constexpr char kDw[] =
     "conv2d_dw(dy, x, out, stride, padding, dilation, groups)\n\n"
     "out[O,C/groups,KH,KW] = the gradient of conv2d with respect to w.";
 
+template <bool Winograd>
 PyObject* conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
     if (count < 8) throw py::type_error(kForward);
     const Array x = operand(require, args[0], 4), w = operand(require, args[1], 4);
     const Array out = operand(require, args[3], 4);
     Conv2d c = describe(x, w, out, args + 4);
+    if (Winograd) require_winograd(c, x);
     const TailArguments more = tail(args, count, 8, out);
     c.tail = more.tail();
     check_out(require, out, {&x, &w});
@@ -75,26 +83,28 @@ PyObject* conv2d(PyObject*, PyObject* const* args, Py_ssize_t count) {
     }
     with_type(out, [&](auto zero) {
       using T = decltype(zero);
-      functions<T>().forward(c, static_cast<const T*>(x.data()), static_cast<const T*>(w.data()),
-                             static_cast<const T*>(bias), static_cast<T*>(out.data()));
+      functions<T>(Winograd).forward(c, static_cast<const T*>(x.data()), static_cast<const T*>(w.data()),
+                                     static_cast<const T*>(bias), static_cast<T*>(out.data()));
     });
     return py::none();
   });
 }
 
+template <bool Winograd>
 PyObject* conv2d_dx(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
     if (count < 7) throw py::type_error(kDx);
     const Array dy = operand(require, args[0], 4), w = operand(require, args[1], 4);
     const Array out = operand(require, args[2], 4);
     Conv2d c = describe(out, w, dy, args + 3);
+    if (Winograd) require_winograd(c, dy);
     const TailArguments more = tail(args, count, 7, out);
     c.tail = more.tail();
     check_out(require, out, {&dy, &w});
     with_type(out, [&](auto zero) {
       using T = decltype(zero);
-      functions<T>().dx(c, static_cast<const T*>(dy.data()), static_cast<const T*>(w.data()),
-                        static_cast<T*>(out.data()));
+      functions<T>(Winograd).dx(c, static_cast<const T*>(dy.data()), static_cast<const T*>(w.data()),
+                                static_cast<T*>(out.data()));
     });
     return py::none();
   });
@@ -116,7 +126,12 @@ PyObject* conv2d_dw(PyObject*, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
-PyMethodDef methods[] = {method("conv2d", conv2d, kForward), method("conv2d_dx", conv2d_dx, kDx),
+constexpr char kWinograd[] = "conv2d, by Winograd's algorithm: for 3 x 3 kernels, stride and dilation 1, one group";
+constexpr char kDxWinograd[] = "conv2d_dx, by Winograd's algorithm";
+
+PyMethodDef methods[] = {method("conv2d", conv2d<false>, kForward), method("conv2d_winograd", conv2d<true>, kWinograd),
+                         method("conv2d_dx", conv2d_dx<false>, kDx),
+                         method("conv2d_dx_winograd", conv2d_dx<true>, kDxWinograd),
                          method("conv2d_dw", conv2d_dw, kDw)};
 
 }  // namespace

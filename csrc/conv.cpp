@@ -1,5 +1,3 @@
-#include "conv.h"
-
 #include "conv_pass.h"
 #include "isa.h"
 
@@ -275,27 +273,25 @@ void correlate(const Correlation<T>& p) {
 
 template <class T>
 void forward(const Conv2d& c, const T* x, const T* w, const T* b, T* y) {
-  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
-  correlate<T>({forward_axis(c.H, c.P, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
-                forward_axis(c.W, c.Q, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, channels,
-                features, x, w, b, features * channels * kernel, channels * kernel, kernel, y, c.tail});
+  correlate(forward_correlation(c, x, w, b, y));
 }
 
 template <class T>
 void dx(const Conv2d& c, const T* dy, const T* w, T* dx) {
-  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
-  correlate<T>({backward_axis(c.P, c.H, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
-                backward_axis(c.Q, c.W, c.KW, c.stride[1], c.dilation[1], c.padding[1]), c.N, c.groups, features,
-                channels, dy, w, nullptr, features * channels * kernel, kernel, channels * kernel, dx, c.tail});
+  correlate(backward_correlation(c, dy, w, dx));
 }
 
 }  // namespace
 
 template <class T>
 void conv_dw(const Conv2d& c, const T* x, const T* dy, T* dw);
+void conv_winograd(const Conv2d& c, const float* x, const float* w, const float* b, float* y);
+void conv_dx_winograd(const Conv2d& c, const float* dy, const float* w, float* dx);
 
 void fill_conv(Kernels& kernels) {
-  kernels.conv = {{forward<float>, dx<float>, conv_dw<float>}, {forward<double>, dx<double>, conv_dw<double>}};
+  kernels.conv = {{forward<float>, dx<float>, conv_dw<float>},
+                  {forward<double>, dx<double>, conv_dw<double>},
+                  {conv_winograd, conv_dx_winograd, nullptr}};
 }
 
 }  // namespace DL_ISA

@@ -6,6 +6,7 @@
 // thread copies the source into planes (conv_axis.h), whose padding makes every patch alike, and then makes, panel by
 // panel, each grid of results.
 #pragma once
+#include "conv.h"
 #include "conv_micro.h"
 #include "conv_planes.h"
 #include "gemm_loops.h"
@@ -28,6 +29,44 @@ struct Correlation {
   DL_INLINE Index taps() const { return ys.kernel * xs.kernel; }
   DL_INLINE Index grids() const { return ys.grids * xs.grids; }
 };
+
+template <class T>
+DL_INLINE Correlation<T> forward_correlation(const Conv2d& c, const T* x, const T* w, const T* b, T* y) {
+  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
+  return {forward_axis(c.H, c.P, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
+          forward_axis(c.W, c.Q, c.KW, c.stride[1], c.dilation[1], c.padding[1]),
+          c.N,
+          c.groups,
+          channels,
+          features,
+          x,
+          w,
+          b,
+          features * channels * kernel,
+          channels * kernel,
+          kernel,
+          y,
+          c.tail};
+}
+
+template <class T>
+DL_INLINE Correlation<T> backward_correlation(const Conv2d& c, const T* dy, const T* w, T* dx) {
+  const Index channels = c.C / c.groups, features = c.O / c.groups, kernel = c.KH * c.KW;
+  return {backward_axis(c.P, c.H, c.KH, c.stride[0], c.dilation[0], c.padding[0]),
+          backward_axis(c.Q, c.W, c.KW, c.stride[1], c.dilation[1], c.padding[1]),
+          c.N,
+          c.groups,
+          features,
+          channels,
+          dy,
+          w,
+          nullptr,
+          features * channels * kernel,
+          kernel,
+          channels * kernel,
+          dx,
+          c.tail};
+}
 
 // What a unit is, and the sizes of its working memory.
 template <class T>

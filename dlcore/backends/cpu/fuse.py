@@ -38,6 +38,10 @@ def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) ->
     return _chains(_tails(_epilogues(lines, kept), values, kept), values, kept)
 
 
+def _native(line: Line) -> bool:
+    return line.variant in ("native", "winograd")
+
+
 def _readers(lines: Sequence[Line], kept: Sequence[int]) -> Counter[int]:
     readers = Counter(slot for line in lines for slot in line.operands if isinstance(slot, int))
     readers.update(kept)
@@ -65,12 +69,12 @@ def _epilogues(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
 
 
 def _plain_linear(line: Line) -> bool:
-    return line.name == "linear" and line.variant == "native" and line.attrs["activation"] == "none"
+    return line.name == "linear" and _native(line) and line.attrs["activation"] == "none"
 
 
 def _activation(line: Line) -> str:
     """What `linear` calls it, or nothing."""
-    name = _kernel(line)[0] if line.variant == "native" else ""
+    name = _kernel(line)[0] if _native(line) else ""
     return name if name in ("relu", "tanh", "sigmoid", "gelu") else ""
 
 
@@ -92,7 +96,7 @@ def _tails(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) 
         else:
             place = len(found)
             found.append(line)
-        if line.variant == "native" and not line.view:
+        if _native(line) and not line.view:
             makers |= dict.fromkeys(line.results, place)
     return [_with_tail(line, tails[i]) if i in tails else line for i, line in enumerate(found)]
 
@@ -102,7 +106,7 @@ def _goes_on(line: Line, head: Line, tail: Sequence[Line], readers: Counter[int]
     result = (tail[-1] if tail else head).results[0]
     return (
         head.name in HEADS
-        and head.variant == "native"
+        and _native(head)
         and readers[result] == 1
         and result in line.operands
         and _fits(line, values)
@@ -151,7 +155,7 @@ def _chains(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int])
 
 def _fits(line: Line, values: Sequence[Value]) -> bool:
     """Whether a chain can hold it: float32 or float64 alone."""
-    known = line.variant == "native" and (line.name in ATTRS or (line.name in PLAIN and line.name not in COMPARISONS))
+    known = _native(line) and (line.name in ATTRS or (line.name in PLAIN and line.name not in COMPARISONS))
     if not known or values[line.results[0]].dtype not in (dtypes.float32, dtypes.float64):
         return False
     dtype = values[line.results[0]].dtype
