@@ -110,17 +110,19 @@ PyObject* conv2d_dx(PyObject*, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
+template <bool Winograd>
 PyObject* conv2d_dw(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
     require_count(count, 7, kDw);
     const Array dy = operand(require, args[0], 4), x = operand(require, args[1], 4);
     const Array out = operand(require, args[2], 4);
     const Conv2d c = describe(x, out, dy, args + 3);
+    if (Winograd) require_winograd(c, x);
     check_out(require, out, {&dy, &x});
     with_type(out, [&](auto zero) {
       using T = decltype(zero);
-      functions<T>().dw(c, static_cast<const T*>(x.data()), static_cast<const T*>(dy.data()),
-                        static_cast<T*>(out.data()));
+      functions<T>(Winograd).dw(c, static_cast<const T*>(x.data()), static_cast<const T*>(dy.data()),
+                                static_cast<T*>(out.data()));
     });
     return py::none();
   });
@@ -128,11 +130,12 @@ PyObject* conv2d_dw(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 constexpr char kWinograd[] = "conv2d, by Winograd's algorithm: for 3 x 3 kernels, stride and dilation 1, one group";
 constexpr char kDxWinograd[] = "conv2d_dx, by Winograd's algorithm";
+constexpr char kDwWinograd[] = "conv2d_dw, by Winograd's algorithm";
 
-PyMethodDef methods[] = {method("conv2d", conv2d<false>, kForward), method("conv2d_winograd", conv2d<true>, kWinograd),
-                         method("conv2d_dx", conv2d_dx<false>, kDx),
-                         method("conv2d_dx_winograd", conv2d_dx<true>, kDxWinograd),
-                         method("conv2d_dw", conv2d_dw, kDw)};
+PyMethodDef methods[] = {
+    method("conv2d", conv2d<false>, kForward),  method("conv2d_winograd", conv2d<true>, kWinograd),
+    method("conv2d_dx", conv2d_dx<false>, kDx), method("conv2d_dx_winograd", conv2d_dx<true>, kDxWinograd),
+    method("conv2d_dw", conv2d_dw<false>, kDw), method("conv2d_dw_winograd", conv2d_dw<true>, kDwWinograd)};
 
 }  // namespace
 

@@ -287,11 +287,12 @@ template <class T>
 void conv_dw(const Conv2d& c, const T* x, const T* dy, T* dw);
 void conv_winograd(const Conv2d& c, const float* x, const float* w, const float* b, float* y);
 void conv_dx_winograd(const Conv2d& c, const float* dy, const float* w, float* dx);
+void conv_dw_winograd(const Conv2d& c, const float* x, const float* dy, float* dw);
 
 void fill_conv(Kernels& kernels) {
   kernels.conv = {{forward<float>, dx<float>, conv_dw<float>},
                   {forward<double>, dx<double>, conv_dw<double>},
-                  {conv_winograd, conv_dx_winograd, nullptr}};
+                  {conv_winograd, conv_dx_winograd, conv_dw_winograd}};
 }
 
 }  // namespace DL_ISA

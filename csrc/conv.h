@@ -25,7 +25,7 @@ struct ConvFunctions {
 struct ConvKernels {
   ConvFunctions<float> f32;
   ConvFunctions<double> f64;
-  ConvFunctions<float> winograd;  // kernels of 3 x 3, stride and dilation 1, one group; has no dw
+  ConvFunctions<float> winograd;  // kernels of 3 x 3, stride and dilation 1, one group
 };
 
 }  // namespace dlcore

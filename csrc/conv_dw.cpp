@@ -6,7 +6,7 @@
 #include "isa.h"
 #include "memory.h"
 #include "parallel.h"
-#include "simd.h"
+#include "shuffles.h"
 
 namespace dlcore {
 namespace DL_ISA {
@@ -118,31 +118,6 @@ struct Layout {
     return p.dilation[1] == 1 ? r * padded + s * channels + c : (r * p.KW + s) * padded + c;
   }
 };
-
-// out[x*pixel + c] = row[c*channel_step + x]: `channels` lines of n elements, channels last.
-template <class T>
-void transpose_row(const T* row, Index channel_step, Index channels, Index n, Index pixel, T* out) {
-  constexpr int W = lanes<T>;
-  if (channels < W / 4) {
-    for (Index c = 0; c < channels; ++c)
-      for (Index x = 0; x < n; ++x) out[x * pixel + c] = row[c * channel_step + x];
-    return;
-  }
-  for (Index c = 0; c < channels; c += W)
-    for (Index x = 0; x < n; x += W) {
-      const int height = int(smaller<Index>(W, channels - c)), some = int(smaller<Index>(W, n - x));
-      vec<T> square[W];
-      static_for<W>([&](auto i) DL_INLINE_LAMBDA {
-        const T* p = row + (c + i) * channel_step + x;
-        square[i] = i >= height ? vec<T>{} : some == W ? load(p) : load(p, some);
-      });
-      transpose<T>(square);
-      T* to = out + x * pixel + c;
-      static_for<W>([&](auto i) DL_INLINE_LAMBDA {
-        if (i < some) height == W ? store(to + i * pixel, square[i]) : store(to + i * pixel, square[i], height);
-      });
-    }
-}
 
 template <class T>
 DL_INLINE void fill_zero(const Layout<T>& l, Index pixels, T* out) {

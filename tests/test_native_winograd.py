@@ -39,12 +39,13 @@ def operands(case):
 
 
 def run(case, *more, bias=True):
-    """y and dx. more: a chain and its other operand, of the shape of y and of x."""
+    """y, dx and dw. more: a chain, whose other operand is of the shape of y and of x."""
     x, w, b, dy = operands(case)
-    y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan)
+    y, dx, dw = (np.full_like(a, np.nan) for a in (dy, x, w))
     _C.conv2d_winograd(x, w, b if bias else None, y, *geometry(case), *more, *([dy] if more else []))
     _C.conv2d_dx_winograd(dy, w, dx, *geometry(case), *more, *([x] if more else []))
-    return y, dx
+    _C.conv2d_dw_winograd(dy, x, dw, *geometry(case))
+    return y, dx, dw
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,6 +55,7 @@ def test_values(case, isa):
     want = (
         OPS["conv2d"].reference(np, x, w, b, **attrs),
         OPS["conv2d_dx"].reference(np, dy, w, size=x.shape[2:], **attrs),
+        OPS["conv2d_dw"].reference(np, dy, x, kernel=(3, 3), **attrs),
     )
     for a, b in zip(run(case), want, strict=True):
         assert np.abs(a - b).max(initial=0) <= 3e-6 * np.abs(b).max(initial=0)
@@ -91,7 +93,7 @@ def test_a_chain_goes_on_with_the_result(case, isa, threads):
     results = run(case)
     for count in (1, 3):
         threads(count)
-        for a, result, other in zip(run(case, then), results, (dy, x), strict=True):
+        for a, result, other in zip(run(case, then), results, (dy, x), strict=False):
             np.testing.assert_array_equal(a, result * result - other)
 
 
@@ -113,6 +115,8 @@ def test_what_it_is_not_for(kernel, stride, dilation, groups, dtype):
         _C.conv2d_winograd(x, w, None, y, *attrs.values())
     with pytest.raises(ValueError, match="Winograd's algorithm is for float32, kernels of 3 x 3"):
         _C.conv2d_dx_winograd(y, w, x, *attrs.values())
+    with pytest.raises(ValueError, match="Winograd's algorithm is for float32, kernels of 3 x 3"):
+        _C.conv2d_dw_winograd(y, x, w, *attrs.values())
 
 
 @pytest.mark.parametrize(
@@ -130,3 +134,13 @@ def test_which_convolutions_use_it(channels, stride, dtype, variant):
         with profile() as found:
             dl.conv2d(x, w, stride=stride)
     assert list(found.rows) == [("conv2d", variant)]
+
+
+@pytest.mark.parametrize(("channels", "variant"), [(32, "winograd"), (31, "native")])
+def test_which_gradients_of_weights_use_it(channels, variant):
+    with dl.device("cpu"):
+        x, w = dl.ones((1, channels, 4, 4)), dl.tensor(np.ones((32, channels, 3, 3), np.float32), requires_grad=True)
+        y = dl.conv2d(x, w).sum()
+        with profile() as found:
+            y.backward()
+    assert ("conv2d_dw", variant) in found.rows
