@@ -38,6 +38,8 @@ FLAGS += [
     "-pthread",
 ]  # the last two warnings: in GCC's own headers
 
+STRIP = ["-s"] if sys.platform == "linux" else []  # no names of local functions
+
 X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": [
@@ -160,7 +162,7 @@ class BuildExtension(build_ext):
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
-            extra_postargs=["-pthread", *sanitizer_flags()],
+            extra_postargs=["-pthread", *(sanitizer_flags() or STRIP)],
             build_temp=self.build_temp,
             target_lang="c++",
         )

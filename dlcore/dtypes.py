@@ -47,6 +47,15 @@ def bfloat16_dtype() -> DType:
     return found
 
 
+def has_bfloat16() -> bool:
+    """Whether its package is installed."""
+    try:
+        bfloat16_dtype()
+    except DTypeError:
+        return False
+    return True
+
+
 def __getattr__(name: str) -> DType:
     if name == "bfloat16":
         return bfloat16_dtype()

@@ -33,6 +33,13 @@ def test_doctor_on_a_missing_backend_fails_with_one_line(capsys):
     assert captured.err.count("\n") == 1
 
 
+def test_doctor_works_without_the_package_of_bfloat16():
+    code = "import sys; sys.modules['ml_dtypes'] = None; from dlcore.__main__ import main; main(['doctor'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert "numpy  ready" in done.stdout
+
+
 def test_env_shows_settings(capsys, monkeypatch):
     monkeypatch.setenv("DLCORE_STRICT", "1")
     assert main(["env"]) == 0

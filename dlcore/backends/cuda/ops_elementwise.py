@@ -21,7 +21,9 @@ BLOCK = 256
 MAX_AXES = 6  # kMaxAxes of strided.cuh
 MAX_CHUNKS = 2**31
 
-SUFFIXES = {dtypes.float32: "f32", dtypes.float64: "f64", dtypes.float16: "f16", dtypes.bfloat16: "bf16"}
+SUFFIXES = {dtypes.float32: "f32", dtypes.float64: "f64", dtypes.float16: "f16"}
+if dtypes.has_bfloat16():
+    SUFFIXES[dtypes.bfloat16] = "bf16"
 WHOLE = {dtypes.int32: "i32", dtypes.int64: "i64", dtypes.bool_: "b8"}
 
 PLAIN = (

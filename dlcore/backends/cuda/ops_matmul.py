@@ -24,10 +24,7 @@ MAX_LINE = 2**25  # elements between lines: offsets within a tile have 32 bits
 MAX_ELEMENTS = 2**31
 SKINNY_ROWS = (1, 4, 16)  # kernels of gemm_skinny.cu
 SKINNY_ROWS_HALF = (8, 16)  # of gemm_skinny_tensor.cu
-WIDE = {
-    dtypes.float64: dtypes.float64,
-    **dict.fromkeys((dtypes.float32, dtypes.float16, dtypes.bfloat16), dtypes.float32),
-}
+WIDE = {dtype: dtypes.wide(dtype) for dtype in SUFFIXES}
 
 
 class Operand(NamedTuple):
