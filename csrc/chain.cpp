@@ -14,9 +14,11 @@ constexpr Index kMaxItem = 8;
 
 void Chain::prepare(Index itemsize, char* const* outputs) {
   itemsize_ = itemsize;
+  const auto& known = kernels().elementwise;
+  const Block* const blocks = itemsize == 4 ? known.f32 : known.f64;
   int next = 0;
   for (int s = 0; s < steps; ++s) {
-    block_[s] = (itemsize == 4 ? kernels().elementwise.f32 : kernels().elementwise.f64)[step[s].function];
+    block_[s] = blocks[step[s].function];
     output_[s] = step[s].output ? outputs[next++] : nullptr;
   }
   first_ = outputs[0];
