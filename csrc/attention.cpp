@@ -20,8 +20,6 @@ constexpr Index kKeys = 144;         // whole panels for every instruction set
 constexpr Index kRows = 72;
 constexpr Index kFewRows = 16;  // for which the forward pass reads keys and values in place: packing would cost more
 
-DL_INLINE Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
-
 // ---- products of small matrices: A of any strides, B packed in panels of NR columns as for gemm_loops.h
 
 template <class T>

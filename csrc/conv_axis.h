@@ -53,5 +53,13 @@ DL_INLINE Axis backward_axis(Index source, Index results, Index kernel, Index st
   return axis;
 }
 
+// Of a row of `size` places, the first of which is source element -pad: the places `left` to left + n that are elements
+// of the source, from `first` on. n may be 0 or less.
+struct Inside {
+  Index left, first, n;
+  DL_INLINE Inside(Index source, Index pad, Index size)
+      : left(larger<Index>(0, pad)), first(left - pad), n(smaller(source - first, size - left)) {}
+};
+
 }  // namespace DL_ISA
 }  // namespace dlcore

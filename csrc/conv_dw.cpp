@@ -67,8 +67,6 @@ constexpr Accumulators<T> make() {
 template <class T>
 constexpr Accumulators<T> accumulators = make<T>();
 
-DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
-
 // The channels-last image, and which of its runs of elements are terms. Few channels are first multiplied by the rows
 // of the kernel, for longer runs.
 template <class T>

@@ -19,8 +19,6 @@ constexpr Index kBlockElements = 1 << 16;  // of V, in L2
 constexpr Index kTermsAtOnce = 96;         // of a sum: longer ones round more
 constexpr Index kPanelsAtOnce = 4;         // whose M is in L2
 
-DL_INLINE Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
-
 template <class T>
 struct Blocks {
   Index rows_of_image, tiles_of_row, rows;  // rows: of tiles, in a block
@@ -135,10 +133,10 @@ DL_INLINE void copy_line(const T* from, Index n, T* to) {
 // Row y of the source from place -pad on, `size` elements. Those beside the source are not written: they stay zero.
 template <class T>
 DL_INLINE void copy_row(const Axis& ys, const Axis& xs, const T* source, Index y, Index pad, Index size, T* to) {
-  const Index left = larger<Index>(0, pad), skipped = left - pad, n = smaller(xs.source - skipped, size - left);
-  if (n <= 0) return;
-  if (y >= 0 && y < ys.source) copy_line(source + y * xs.source + skipped, n, to + left);
-  else std::memset(to + left, 0, sizeof(T) * size_t(n));
+  const Inside x(xs.source, pad, size);
+  if (x.n <= 0) return;
+  if (y >= 0 && y < ys.source) copy_line(source + y * xs.source + x.first, x.n, to + x.left);
+  else std::memset(to + x.left, 0, sizeof(T) * size_t(x.n));
 }
 
 // ---- results

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "conv.h"
+#include "conv_axis.h"
 #include "gemm_loops.h"
 #include "isa.h"
 #include "shuffles.h"
@@ -18,8 +19,6 @@ constexpr Index kPoints = 16, kTiles = 96;                // tiles: of a block, 
 constexpr Index kSums = Index(1) << 20, kMostChunks = 8;  // elements of S of all chunks, at most
 template <class T>
 constexpr int kHeight = lanes<T> >= 16 ? 8 : 4;  // features of a panel of Z; divides a vector
-
-DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 
 template <class T>
 struct Layout {
@@ -63,12 +62,12 @@ struct Memory {
 template <class T>
 DL_INLINE void fill_row(const T* image, Index y, Index height, Index width, Index lines, Index pad, Index size,
                         Index pixel, T* out) {
-  const Index left = larger<Index>(0, pad), skipped = left - pad, n = smaller(width - skipped, size - left);
-  if (n <= 0) return;
-  if (y >= 0 && y < height)
-    transpose_row(image + y * width + skipped, height * width, lines, n, pixel, out + left * pixel);
+  const Inside x(width, pad, size);
+  if (x.n <= 0) return;
+  T* const to = out + x.left * pixel;
+  if (y >= 0 && y < height) transpose_row(image + y * width + x.first, height * width, lines, x.n, pixel, to);
   else
-    for (Index i = left; i < left + n; ++i) std::memset(out + i * pixel, 0, sizeof(T) * size_t(lines));
+    for (Index i = 0; i < x.n; ++i) std::memset(to + i * pixel, 0, sizeof(T) * size_t(lines));
 }
 
 // V[k][tile][channel] of one row of tiles, from its four rows of the image.

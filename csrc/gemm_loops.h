@@ -56,7 +56,7 @@ struct Panels {
 // The size of all blocks of K but the last, none larger than `largest`.
 DL_INLINE Index k_step(Index K, Index largest) {
   const Index blocks = (K + largest - 1) / largest;
-  return blocks <= 1 ? K : ((K + blocks - 1) / blocks + 15) / 16 * 16;
+  return blocks <= 1 ? K : round_up((K + blocks - 1) / blocks, 16);
 }
 
 inline constexpr Index kShortK = 160;
@@ -110,7 +110,6 @@ class GemmSpace {
   DL_INLINE T* a(int tid) const { return b(larger(2, nt_)) + tid * a_size_; }
 
  private:
-  static DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
   const Index b_size_, a_size_;
   const Scratch scratch_;
   const int nt_;

@@ -70,6 +70,8 @@ DL_INLINE constexpr T larger(T a, T b) {
   return a < b ? b : a;
 }
 
+DL_INLINE constexpr Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
+
 // ---- loads and stores, of any alignment
 
 template <class T>
