@@ -1,10 +1,10 @@
-// Convolutions on tensor cores: f16 and bf16 with sums in f32; f32 rounded to tf32, for who asks for it.
+// Convolutions of f16 and bf16 on tensor cores, with sums in f32: those that conv_patch.cu is not for.
 //
 // conv_forward_<dtype>_<tile>, conv_dw_<dtype>_<tile>: as in conv.cu, but images and w are channels last, their
 // channels
 //   padded with zeros to multiples of 16 bytes: x [groups][image][pixel][channel], w [groups][output
 //   channel][tap][channel], dy like x; y is [image][channel][pixel] all the same, and dw [groups][output
-//   channel][tap][channel]. tf32 has no dw. Grid: tiles x splits x groups; block: 128 threads; dynamic shared memory:
+//   channel][tap][channel]. Grid: tiles x splits x groups; block: 128 threads; dynamic shared memory:
 //   that of gemm_tensor.cu, then 8 bytes for each tap and one more (forward).
 // conv_channels_last_b<bytes>(x, y, channels_last): brings operands into that form: x[group][line][channel] of any
 //   strides, where a line is a number of four digits; elements of any type of that size.
@@ -63,7 +63,6 @@ DL_DEVICE void dw(const T* dy, const T* x, const T* bias, T* dw, float* partial,
   DL_CONV(dw, T, Small, suffix##_64)
 DL_CONV_PASSES(__half, f16)
 DL_CONV_PASSES(__nv_bfloat16, bf16)
-DL_CONV(forward, float, Large, tf32_128)
 
 // ---- channels last
 

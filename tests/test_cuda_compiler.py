@@ -61,7 +61,7 @@ def test_without_nvrtc_it_is_said_what_to_install(monkeypatch):
         compiler._nvrtc()
 
 
-@pytest.mark.parametrize(("module", "count"), [("gemm_tensor", 5), ("elementwise", 4)])
+@pytest.mark.parametrize(("module", "count"), [("gemm", 5), ("gemm_tensor", 4), ("elementwise", 4)])
 def test_the_wheel_has_code_for_every_architecture(module, count, monkeypatch):
     monkeypatch.setattr(compiler, "ARCHITECTURES", found := options.in_wheel(module))
     assert len(found) == count

@@ -8,7 +8,7 @@ from conftest import placed
 
 import dlcore as dl
 from dlcore import dispatch, dtypes, settings
-from dlcore.backends.cuda import cost, ops_conv
+from dlcore.backends.cuda import conv_patch, cost, ops_conv
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES
 from dlcore.ops.conv_records import FAMILY
 
@@ -222,6 +222,8 @@ def test_splits_of_other_types(dtype, tile, force, product, launches):
         (ops_conv.SIMT, "float64"),
         (ops_conv.TENSOR, "float16"),
         (ops_conv.TENSOR, "bfloat16"),
+        (ops_conv.PATCH, "float16"),
+        (ops_conv.PATCH, "bfloat16"),
         (ops_conv.TF32, "float32"),
     ],
 )
@@ -229,7 +231,7 @@ def test_every_tile_that_may_be_chosen_has_a_kernel(way, dtype):
     suffix, tiles = way.kernels(dtypes.dtype(dtype))
     function = dispatch.get_backend("sim").driver.function
     for tile in tiles:
-        function(way.module, f"conv_forward_{suffix}_{tile.name.removesuffix('_any')}", 0)
+        function(way.module, f"{way.family}_forward_{suffix}_{tile.name.removesuffix('_any')}", 0)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -249,17 +251,140 @@ def test_pixels_of_dy_at_unequal_steps_are_copied():
     np.testing.assert_array_equal(found.numpy()[..., 0, 0], expected)
 
 
+# ---- each pixel once for all taps
+
+PATCHES = {  # x, w, attributes; channels are whole chunks, rows of y whole pairs
+    "plain": ((2, 16, 9, 12), (8, 16, 3, 3), {}),
+    "whole rows": ((3, 16, 9, 16), (24, 16, 3, 3), {"padding": (1, 1)}),
+    "edges of tiles": ((1, 40, 13, 19), (136, 40, 2, 4), {"padding": (0, 1)}),
+    "stride": ((2, 24, 11, 10), (16, 24, 3, 3), {"stride": (2, 3), "padding": (1, 2)}),
+    "stride beyond kernel": ((1, 16, 9, 8), (8, 16, 4, 2), {"stride": (2, 3), "padding": (0, 2)}),
+    "dilation": ((1, 16, 12, 10), (8, 16, 3, 3), {"dilation": (3, 2), "padding": (2, 1)}),
+    "groups": ((2, 48, 7, 8), (24, 16, 3, 3), {"groups": 3, "padding": (1, 1)}),
+    "many images": ((6, 32, 4, 4), (8, 32, 3, 3), {"padding": (1, 1)}),
+    "kernel beyond image": ((3, 8, 2, 3), (8, 8, 4, 4), {"padding": (2, 2)}),
+    "volumes": ((2, 16, 3, 5, 6), (8, 16, 2, 3, 3),
+                {"stride": (1, 1, 1), "padding": (1, 0, 1), "dilation": (1, 1, 1)}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def patch(setting):
+    """Function that forces these kernels for convolutions of any rank."""
+    ops = [f"conv{rank}d{suffix}" for rank in (2, 3) for suffix in ("", "_dx", "_dw")]
+    return lambda: setting("VARIANT", dict.fromkeys(ops, "patch"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", PATCHES)
+def test_patches(name, dtype, patch, launches):
+    check(PATCHES[name], dtype, before=patch)
+    used = {kernel for kernel in launches if kernel.startswith("conv")}
+    assert all(kernel.startswith(("conv_patch", "conv_channels_last")) for kernel in used)  # w is channels last
+
+
+@pytest.mark.parametrize("splits", [1, 2, 5])
+@pytest.mark.parametrize("tile", ["128", "64"])
+@pytest.mark.parametrize("name", ["edges of tiles", "whole rows", "stride", "groups"])
+def test_tiles_and_splits_of_patches(name, tile, splits, force, patch, launches):
+    force(tile, splits)
+    check(PATCHES[name], "float16", before=patch)
+    assert f"conv_patch_forward_f16_{tile}" in launches
+    assert ("conv_patch_reduce_f16" in launches) == (splits > 1)
+
+
+@pytest.mark.parametrize("name", ["plain", "whole rows", "groups"])
+def test_patches_of_strided_operands(name, patch):
+    check(PATCHES[name], "float16", strided=True, before=patch)
+
+
 @pytest.mark.parametrize("name", ["edges of tiles", "stride", "groups"])
 def test_tf32(name, variant, launches):
-    check(CASES[name], "float32", before=lambda: variant("tf32", ("", "_dx")))
-    assert "conv_forward_tf32_128" in launches
-    assert not any(kernel.startswith("conv_forward_f32") for kernel in launches)
+    check(PATCHES[name], "float32", before=lambda: variant("tf32", ("", "_dx")))
+    assert "conv_patch_forward_tf32_128" in launches
+    assert not any(kernel.startswith("conv_forward") for kernel in launches)
+
+
+def test_splits_of_tf32(variant, force, launches):
+    force("128", 2)
+    check(PATCHES["groups"], "float32", before=lambda: variant("tf32", ("", "_dx")))
+    assert "conv_patch_reduce_f32" in launches
 
 
 def test_tf32_rounds(variant):
     variant("tf32", ("",))
-    x = dl.full((1, 1, 2, 2), 1 + 2**-11, device="sim")
-    assert dl.conv2d(x, dl.ones((1, 1, 1, 1), device="sim")).numpy().tolist() == [[[[1 + 2**-10] * 2] * 2]]
+    x = dl.full((1, 4, 2, 2), 1 + 2**-11, device="sim")
+    assert dl.conv2d(x, dl.ones((1, 4, 1, 1), device="sim")).numpy().tolist() == [[[[4 + 2**-8] * 2] * 2]]
+
+
+@pytest.mark.parametrize(
+    ("why", "x", "w", "passes"),
+    [
+        ("", (2, 32, 8, 8), (32, 32, 3, 3), ("", "_dx", "_dw")),
+        ("channels are no whole chunks", (2, 36, 8, 8), (36, 36, 3, 3), ()),
+        ("most channels of a slab would be zeros", (2, 8, 8, 8), (32, 8, 3, 3), ("_dx", "_dw")),
+        ("few taps", (2, 32, 8, 8), (32, 32, 1, 2), ()),
+        ("rows of y are no pairs", (2, 32, 8, 7), (32, 32, 3, 3), ("", "_dx")),
+        ("few pixels", (2, 32, 3, 3), (32, 32, 3, 3), ()),
+    ],
+)
+def test_when_pixels_are_brought_once(why, x, w, passes, launches):
+    conv, attrs = FAMILY[2], {**PLAIN, "padding": (w[-1] // 2, w[-1] // 2)}
+    images, filters = (dl.zeros(shape, dtype="float16", device="sim") for shape in (x, w))
+    y = conv.conv(images, filters, **attrs)
+    conv.dx(y, filters, size=x[2:], **attrs)
+    conv.dw(y, images, kernel=w[2:], **attrs)
+    used = [kernel for kernel in launches if kernel.startswith(("conv_patch", "conv_forward", "conv_dw"))]
+    found = dict(zip(("", "_dx", "_dw"), used, strict=True))
+    assert tuple(name for name, kernel in found.items() if kernel.startswith("conv_patch")) == passes, why
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_one_tap_is_a_product_of_images_as_they_are(groups, dtype, launches):
+    check(((2, 24, 4, 6), (72, 24 // groups, 1, 1), {"groups": groups}), dtype, strided=True)
+    used = [kernel for kernel in launches if kernel.startswith(("gemm", "conv"))]
+    assert [kernel.split("_")[0] for kernel in used[:2]] == ["gemm", "gemm"]
+    assert any(kernel.startswith("conv_dw") for kernel in used)
+
+
+@pytest.mark.parametrize("changes", [{"stride": (2, 2)}, {"padding": (1, 1)}])
+def test_one_tap_of_some_pixels_is_no_product(changes, launches):
+    check(((2, 16, 6, 8), (16, 16, 1, 1), changes), "float16")
+    assert not any(kernel.startswith("gemm") for kernel in launches)
+
+
+def test_a_gradient_for_pixels_outside_of_dy_is_no_infinity_times_zero(patch):
+    x = np.full((1, 16, 6, 12), np.inf, np.float16)
+    x[..., :3, :3] = x[..., :3, 8:11] = 1  # what the two windows see
+    patch()
+    dy = dl.ones((1, 8, 1, 2), dtype="float16", device="sim")
+    found = FAMILY[2].dw(dy, dl.asarray(x, device="sim"), kernel=(3, 3), **{**PLAIN, "stride": (4, 8)})
+    np.testing.assert_array_equal(found.numpy(), np.full((8, 16, 3, 3), 2))
+
+
+@pytest.mark.parametrize("copied", [0, 2, 8])
+@pytest.mark.parametrize(
+    ("out", "kernel", "stride"),
+    [((1, 56, 56), (1, 3, 3), 1), ((1, 14, 16), (1, 3, 3), 2), ((4, 8, 8), (3, 3, 3), 1), ((1, 1, 600), (1, 1, 9), 1)],
+)
+@pytest.mark.parametrize("tile", [t for t in cost.HALF if t.n <= 128], ids=lambda t: t.name)
+def test_boxes_fit_and_cover_all_pixels(tile, out, kernel, stride, copied):
+    cut = conv_patch.cut_of(6, out, kernel, (stride,) * 3, (1, 1, 1), copied)
+    box = conv_patch.box_of(tile, cut)
+    assert cut.shared(tile, box) <= 99 * 1024
+    assert box.columns() <= (128 if copied else tile.n)
+    assert all(count * size >= n for count, size, n in zip(box.along(out), box.size, out, strict=True))
+    assert conv_patch.wasted(tile, box, cut) < 0.25
+    if copied:
+        assert box.size[2] % copied == 0
+        assert 6 % box.images == 0
+
+
+def test_windows_too_large_for_shared_memory_are_taken_in_another_order(launches):
+    x, w = (dl.zeros(s, dtype="float16", device="sim") for s in ((1, 32, 40, 40), (8, 32, 3, 3)))
+    dl.conv2d(x, w, stride=9, dilation=9)
+    assert not any(kernel.startswith("conv_patch") for kernel in launches)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

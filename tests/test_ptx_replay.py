@@ -178,12 +178,13 @@ def convolutions(*variants):
     return calls
 
 
-def passes(variant, dtype):
-    x, w, dy = (rand(dtype, *shape) for shape in ((1, 8, 1, 4, 4), (8, 8, 1, 3, 3), (1, 8, 1, 2, 2)))
+def passes(variant, dtype, out=(2, 2)):
+    size = (out[0] + 2, out[1] + 2)
+    x, w, dy = (rand(dtype, *shape) for shape in ((1, 8, 1, *size), (8, 8, 1, 3, 3), (1, 8, 1, *out)))
     g = ops_conv.geometry((1, 1), (0, 0), (1, 1), 1)
     variant.forward(x, w, rand(dtype, 8), g)
     if variant.dx:
-        variant.dx(dy, w, (1, 4, 4), g)
+        variant.dx(dy, w, x.shape[2:], g)
     if variant.dw:
         variant.dw(dy, x, (1, 3, 3), g)
 
@@ -193,7 +194,15 @@ def products_of_patches(dtype):
 
 
 def tensor_convolutions(dtype):
-    convolutions(*{4: ["tf32"], 2: ["tensor"]}.get(dtype.itemsize, []))(dtype)
+    convolutions(*{4: ["tf32"], 2: ["tensor"]}.get(dtype.itemsize, []))(dtype)  # tf32: w is channels last
+
+
+def convolutions_of_shared_pixels(dtype):
+    convolutions(*{4: ["tf32"], 2: ["patch"]}.get(dtype.itemsize, []))(dtype)
+    if dtypes.is_half(dtype):
+        for tile, splits in (("128", 2), ("64", 1)):
+            with tiles(tile, splits):
+                passes(ops_conv.VARIANTS["patch"], dtype, (5, 8))
 
 
 def direct_convolutions(dtype):
@@ -366,6 +375,8 @@ CALLS = {
     "conv": products_of_patches,
     "conv_depthwise": depthwise_convolutions,
     "conv_direct": direct_convolutions,
+    "conv_patch": convolutions_of_shared_pixels,
+    "conv_patch_dw": convolutions_of_shared_pixels,
     "conv_tensor": tensor_convolutions,
     "copy": copies,
     "cross_entropy": cross_entropies,

@@ -134,17 +134,17 @@ PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1)
 
 def convolution(
     kernel: str, bars: Bars, op: str, c: int, o: int, small: int, dtype: Any = dtypes.float32, full: int = 512,
-    on: int = 1,
+    on: int = 1, taps: int = 3,
 ) -> Family:  # fmt: skip
-    """A 3x3 convolution of c channels to o, or its gradient of w; sizes that whole tiles cover. on: as of `product`."""
-    more = {"kernel": (3, 3)} if op == "conv2d_dw" else {}
+    """A convolution of c channels to o, or its gradient of w; sizes that whole tiles cover. on: as of `product`."""
+    attrs = PLAIN | {"padding": (taps // 2, taps // 2)} | ({"kernel": (taps, taps)} if op == "conv2d_dw" else {})
 
     def call(new: Arrays, n: int) -> Any:
-        x, y, w = (n, c, SIDE, SIDE), (n, o, SIDE, SIDE), (o, c, 3, 3)
+        x, y, w = (n, c, SIDE, SIDE), (n, o, SIDE, SIDE), (o, c, taps, taps)
         first, second = (y, x) if op == "conv2d_dw" else (x, w)
-        return OPS[op](new(*first, dtype=dtype), new(*second, dtype=dtype), **PLAIN, **more)
+        return OPS[op](new(*first, dtype=dtype), new(*second, dtype=dtype), **attrs)
 
-    return Family(kernel, bars, call, small, full, lambda n: float(n * SIDE**2 * c * o * 9), multiprocessors=on)
+    return Family(kernel, bars, call, small, full, lambda n: float(n * SIDE**2 * c * o * taps**2), multiprocessors=on)
 
 
 def tf32_convolution(kernel: str) -> Family:
@@ -155,7 +155,7 @@ def tf32_convolution(kernel: str) -> Family:
         x, w = (new(*shape)._array[:, :, None] for shape in ((n, 128, SIDE, SIDE), (256, 128, 3, 3)))
         return forward(TF32, x, w, None, geometry(**PLAIN))
 
-    exact = convolution(kernel, TENSOR_CONV, "conv2d", 128, 256, 16)
+    exact = convolution(kernel, TENSOR_CONV, "conv2d", 128, 256, 48)
     return exact._replace(call=call, exact=exact.call)
 
 
@@ -478,11 +478,12 @@ def families() -> list[Family]:
         convolution("conv_forward_f32_64", F32_SMALL_CONV, "conv2d", 64, 64, 1),
         convolution("conv_dw_f32_128", F32_CONV, "conv2d_dw", 128, 128, 4),
         convolution("conv_dw_f32_64", F32_SMALL_CONV, "conv2d_dw", 64, 64, 4),
-        convolution("conv_forward_f16_128", TENSOR_CONV, "conv2d", 128, 256, 16, f16),
-        convolution("conv_forward_f16_64", TENSOR_CONV, "conv2d", 64, 64, 8, f16, 64, on=108),
-        convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", 256, 256, 8, bf16),
-        convolution("conv_dw_f16_64", TENSOR_WGRAD, "conv2d_dw", 64, 64, 1, f16, on=108),
-        tf32_convolution("conv_forward_tf32_128"),
+        convolution("conv_patch_forward_f16_128", TENSOR_CONV, "conv2d", 128, 256, 48, f16),
+        convolution("conv_patch_forward_f16_64", TENSOR_CONV, "conv2d", 64, 64, 16, f16, 64, on=108),
+        convolution("conv_patch_dw_bf16_128_8", TENSOR_WGRAD, "conv2d_dw", 256, 256, 48, bf16),
+        convolution("conv_patch_dw_f16_64_8", TENSOR_WGRAD, "conv2d_dw", 64, 64, 512, f16, on=108),
+        tf32_convolution("conv_patch_forward_tf32_128"),
+        convolution("conv_dw_bf16_128", TENSOR_WGRAD, "conv2d_dw", 1024, 256, 8, bf16, taps=1),
         summed_up(convolution("", F32_CONV, "conv2d", 64, 64, 16), "conv_reduce_f32"),
         convolution("conv_few_forward_f32", DIRECT_CONV, "conv2d", 1, 32, 8),
         depthwise("conv_depthwise_forward_f32", "conv2d"),

@@ -104,12 +104,15 @@ struct Images {
   T* c;
   const T* bias;
   unsigned ld;
+  int n;
   const Digits& pixels;
   DL_DEVICE Images(const Convolution& v, int batch, T* c, const T* bias)
       : c(c + v.c_origin + batch_offset(v.product, batch, v.product.c_batch)),
         bias(bias ? bias + (long long)batch * v.product.m : nullptr),
         ld(v.product.ldc),
+        n(v.product.n),
         pixels(v.c) {}
+  DL_DEVICE bool has(int column) const { return column < n; }
   DL_DEVICE T* at(int row, int column) const { return c + (long long)row * ld + offset_of(pixels, column); }
   DL_DEVICE wide<T> bias_of(int row, int) const { return bias ? widen(bias[row]) : wide<T>(0); }
 };

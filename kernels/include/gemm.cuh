@@ -60,8 +60,10 @@ struct RowMajor {
   T* c;
   const T* bias;
   unsigned ld;
+  int n;
   DL_DEVICE RowMajor(const Product& p, int batch, T* c, const T* bias)
-      : c(c + batch_offset(p, batch, p.c_batch)), bias(bias), ld(p.ldc) {}
+      : c(c + batch_offset(p, batch, p.c_batch)), bias(bias), ld(p.ldc), n(p.n) {}
+  DL_DEVICE bool has(int column) const { return column < n; }
   DL_DEVICE T* at(int row, int column) const { return c + (long long)row * ld + column; }
   DL_DEVICE wide<T> bias_of(int, int column) const { return bias ? widen(bias[column]) : wide<T>(0); }
 };
@@ -111,11 +113,11 @@ DL_DEVICE void emit(const Product& p, const Out& out, R* sums, int row, int colu
     y.at[j] = narrow<T>(value);
   }
   if (p.vectors) {
-    *reinterpret_cast<Vec<T, V>*>(out.at(row, column)) = y;
+    if (out.has(column)) *reinterpret_cast<Vec<T, V>*>(out.at(row, column)) = y;
   } else {
     DL_UNROLL
     for (int j = 0; j < V; ++j)
-      if (column + j < p.n) *out.at(row, column + j) = y.at[j];
+      if (out.has(column + j)) *out.at(row, column + j) = y.at[j];
   }
 }
 
@@ -175,6 +177,6 @@ DL_DEVICE void reduce_splits(const Product& p, const R* partial, F out_of) {
       for (int j = 0; j < V; ++j) sum.at[j] += next.at[j];
     }
     scratch[threadIdx.x] = sum;
-    emit(p, out_of(batch), sums, row, column);
+    emit(p, out_of(batch, column), sums, row, column);
   }
 }

@@ -163,18 +163,32 @@ DL_DEVICE void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigne
 
 // ---- the loop
 
+// Whether columns do not pass through the stages: their loader fills and reads a place of its own (conv_patch.cuh).
+template <class B>
+constexpr bool kInPatch = false;
+
+template <class Tile, class B, bool IN_PATCH = kInPatch<B>>
+struct Columns : Fragments<Tile, Tile::kN, Tile::kWarpsAcross, false, B::kByLine> {
+  using Fragments<Tile, Tile::kN, Tile::kWarpsAcross, false, B::kByLine>::Fragments;
+};
+template <class Tile, class B>
+struct Columns<Tile, B, true> {
+  DL_DEVICE explicit Columns(int) {}
+};
+
 template <class Tile, class A, class B, class T>
 DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::kDown][Tile::kAcross][4]) {
   constexpr int kStages = Tile::kStages;
   constexpr int kWarpsDown = Tile::kWarpsDown, kWarpsAcross = Tile::kWarpsAcross;
   const int warp = threadIdx.x / 32;
   const Fragments<Tile, Tile::kM, kWarpsDown, true, A::kByLine> of_a(warp / kWarpsAcross);
-  const Fragments<Tile, Tile::kN, kWarpsAcross, false, B::kByLine> of_b(warp % kWarpsAcross);
-  constexpr int kSizeA = Tile::kSizeA * int(sizeof(T)), kStage = Tile::kBytes / kStages, kEnd = Tile::kBytes;
+  const Columns<Tile, B> of_b(warp % kWarpsAcross);
+  constexpr int kSizeA = Tile::kSizeA * int(sizeof(T)), kSizeB = kInPatch<B> ? 0 : Tile::kSizeB * int(sizeof(T));
+  constexpr int kStage = kSizeA + kSizeB, kEnd = kStages * kStage;
   char* const base = reinterpret_cast<char*>(shared);
   auto fetch = [&](int stage) {  // stages by their first byte
     a.fetch(reinterpret_cast<T*>(base + stage), left);
-    b.fetch(reinterpret_cast<T*>(base + stage + kSizeA), left);
+    if constexpr (!kInPatch<B>) b.fetch(reinterpret_cast<T*>(base + stage + kSizeA), left);
     dl::cp_async_commit();
     left -= Tile::kSlab;
   };
@@ -197,7 +211,8 @@ DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::
     DL_UNROLL
     for (int j = 0; j < Tile::kAcross / 2; ++j) {
       unsigned two[4];
-      of_b.read(base + stage + kSizeA, half, j, two);
+      if constexpr (kInPatch<B>) b.read(half, j, two);
+      else of_b.read(base + stage + kSizeA, half, j, two);
       round_fragment<T>(two);
       columns[half][2 * j][0] = two[0], columns[half][2 * j][1] = two[1];
       columns[half][2 * j + 1][0] = two[2], columns[half][2 * j + 1][1] = two[3];
@@ -210,10 +225,12 @@ DL_DEVICE void multiply_mma(A& a, B& b, int left, T* shared, float (&sum)[Tile::
     DL_UNROLL
     for (int half = 0; half < 2; ++half) {
       if (half == 1) {
+        if constexpr (kInPatch<B>) b.finish_step();
         dl::cp_async_wait<kStages - 2>();
         __syncthreads();
         freed = current;
         current = current + kStage == kEnd ? 0 : current + kStage;
+        if constexpr (kInPatch<B>) b.next_step();
       }
       read(current, 1 - half);
       if (half == 0) fetch(freed);

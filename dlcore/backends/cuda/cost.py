@@ -15,7 +15,7 @@ from dlcore import dtypes
 # per multiprocessor and cycle, of the size that A100, H100 and RTX 4090 have
 L2_BYTES = 22.0  # by data sheets and microbenchmarks 47, 23 and 16
 DRAM_BYTES = 9.0
-BUSY_WARPS = 8  # what it takes to keep a multiprocessor's math busy
+BUSY_WARPS = 8  # what it takes to keep a multiprocessor busy
 WAVE_CYCLES = 2500.0  # until the first slab has come from DRAM and the last row has been stored
 REDUCE_CYCLES = 6000.0  # one more launch
 MAX_SPLITS = 32
@@ -33,6 +33,7 @@ class Tile(NamedTuple):
     resident: int  # blocks that a multiprocessor holds
     rate: float  # multiply-adds per multiprocessor and cycle
     shared: int = 0  # bytes of dynamic shared memory
+    across: float = 0.0  # where B comes through registers, so that it takes warps: the lines of it for each k
 
 
 def _any(tiles: tuple[Tile, ...], rate: float) -> tuple[Tile, ...]:
@@ -92,14 +93,19 @@ def is_skinny(m: int, n: int, k: int, dtype: Any) -> bool:
     return min(m, n) <= 16 and dtype != dtypes.float64 and (max(m, n) >= 256 or k <= 4096)
 
 
+def _busy(tile: Tile, blocks: float) -> float:
+    """How far the warps of so many blocks keep a multiprocessor busy: 1 at most."""
+    return min(1.0, min(blocks, tile.resident) * tile.threads / 32 / BUSY_WARPS)
+
+
 def cycles(work: Work, choice: Choice, multiprocessors: int) -> float:
     """Modelled time of a product, in cycles."""
     tile, blocks = choice.tile, choice.blocks(work)
     per_sm = ceil(blocks / multiprocessors)
-    together = min(per_sm, tile.resident)
-    busy = min(1.0, together * tile.threads / 32 / BUSY_WARPS)
-    math = per_sm * tile.m * tile.n * choice.slice / (tile.rate * busy)
-    l2 = blocks * choice.slice * (tile.m + tile.n) * work.itemsize / (multiprocessors * L2_BYTES)
+    math = per_sm * tile.m * tile.n * choice.slice / (tile.rate * _busy(tile, per_sm))
+    l2 = blocks * choice.slice * (tile.m + (tile.across or tile.n)) * work.itemsize / (multiprocessors * L2_BYTES)
+    if tile.across:
+        l2 /= _busy(tile, blocks / multiprocessors)
     size = work.batches * work.m * work.n
     moved = work.batches * (work.m + work.n) * work.k * work.itemsize + size * work.itemsize
     dram = moved / (multiprocessors * DRAM_BYTES)

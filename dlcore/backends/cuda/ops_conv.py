@@ -10,13 +10,25 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from math import gcd, prod
+from math import ceil, gcd, prod
 from typing import Any, NamedTuple
 
 from dlcore import dtypes, settings
-from dlcore.backends.cuda import conv_depthwise, cost
+from dlcore.backends.cuda import conv_depthwise, conv_patch, cost
 from dlcore.backends.cuda import ops_matmul as matrices
-from dlcore.backends.cuda.conv_geometry import Geometry, Triple, divisor, geometry, triple
+from dlcore.backends.cuda.conv_geometry import (
+    Digits,
+    Geometry,
+    Triple,
+    Windows,
+    divisor,
+    dot,
+    geometry,
+    spans,
+    steps_of,
+    times,
+    triple,
+)
 from dlcore.backends.cuda.launch import driver_of, empty, launch
 from dlcore.backends.cuda.ops_copy import contiguous
 from dlcore.backends.cuda.ops_elementwise import SUFFIXES, broadcast_strides, grid_of, merged, run
@@ -28,36 +40,11 @@ from dlcore.signature import Shape
 Array = Any
 
 
-class Digits(NamedTuple):
-    """A number of four digits: their sizes, what each is worth in elements of memory, the last three in coordinates."""
-
-    sizes: tuple[int, int, int, int]
-    worth: tuple[int, int, int, int]
-    steps: Triple = (0, 0, 0)
-
-    def pack(self) -> bytes:
-        """`Digits` of conv.cuh."""
-        divisors = [n for size in self.sizes[1:] for n in divisor(size)]
-        return struct.pack("<9I4i3i", *divisors, *self.worth, *self.steps)
-
-    def total(self) -> int:
-        """How many numbers there are."""
-        return prod(self.sizes)
-
-
 NOTHING = Digits((1, 1, 1, 1), (0, 0, 0, 0))
 
 
 def _three_axes(x: Array) -> Array:
     return x.reshape(*x.shape[:2], *(1,) * (5 - x.ndim), *x.shape[2:])
-
-
-def _times(a: Triple, b: Triple) -> Triple:
-    return a[0] * b[0], a[1] * b[1], a[2] * b[2]
-
-
-def _dot(a: Triple, b: Triple) -> int:
-    return sum(_times(a, b))
 
 
 def _negative(a: Triple) -> Triple:
@@ -80,54 +67,13 @@ def _filters(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // max(groups, 1), *w.shape[1:])
 
 
-def _steps(images: Array) -> tuple[int, int, int, Triple]:
-    """Elements from a group of `[G,N,C,S...]` to the next, an image, a channel, and along the three axes."""
-    group, image, channel, *space = (s // images.itemsize for s in images.strides)
-    return group, image, channel, (space[0], space[1], space[2])
-
-
-def spans(kernel: Shape, dilation: Shape) -> Shape:
-    """Coordinates from the first tap to the last, along each axis."""
-    return tuple(max(window.span(k, d), 0) for k, d in zip(kernel, dilation, strict=True))
-
-
-class Windows(NamedTuple):
-    """Windows of images `[G,N,C,S...]`, an array of any strides."""
-
-    images: Array
-    out: Triple  # how many there are along each axis
-    kernel: Triple
-    stride: Triple
-    start: Triple  # coordinates that the first tap of the first one sees
-    dilation: Triple
-    channels_last: bool  # k's are taps and channels, not channels and taps
-
-    def pack(self, of_all: bool = False) -> bytes:
-        """`Windows` of conv.cuh. of_all: the taps of all channels, not of one."""
-        _, image, channel, space = _steps(self.images)
-        pixels = Digits((self.images.shape[1], *self.out), (image, *_times(self.stride, space)), self.stride)
-        taps = Digits((1, *self.kernel), (channel, *_times(self.dilation, space)), self.dilation)
-        channels, count = self.images.shape[2], taps.total()
-        inner = divisor(channels if self.channels_last else count)
-        total = count * channels if of_all else count
-        span, origin = spans(self.kernel, self.dilation), _dot(self.start, space)
-        return pixels.pack() + taps.pack() + struct.pack(
-            "<3I15i", *inner, total, channel, origin, *self.start, *self.images.shape[3:],
-            *span, 0, span[0], span[0] + span[1],
-        )  # fmt: skip
-
-    def pixels(self) -> int:
-        """How many windows there are."""
-        return int(self.images.shape[1]) * prod(self.out)
-
-
 def channels_last(x: Array) -> Array:
     """`x[G,N,C,S...]` as `[G,N,S...,C]`, with channels of zeros added to whole vectors of 16 bytes, at least one."""
     g, n, c, *space = x.shape
     vector = 16 // x.itemsize
     padded = max(-(-c // vector), 1) * vector
     y = empty((g, n, *space, padded), x.dtype, x)
-    group, image, channel, steps = _steps(x)
+    group, image, channel, steps = steps_of(x)
     lines = n * prod(space)
     layout = Digits((n, *space), (image, *steps)).pack() + struct.pack("<2i3I", channel, group, lines, c, padded)
     grid = (-(-lines // 32), -(-padded // 32), g)
@@ -141,10 +87,11 @@ class Way(NamedTuple):
     module: str
     tensor: bool = False  # on tensor cores; operands are channels last
     tf32: bool = False
+    patch: bool = False  # images are taken as they are (conv_patch.py)
 
     def images(self, x: Array) -> Array:
         """`x[G,N,C,S...]` in the order of memory that the kernels take."""
-        if self.tensor:
+        if self.tensor and not self.patch:
             return channels_last(x).transpose(0, 1, 5, 2, 3, 4)
         return x if min(x.strides) >= 0 else contiguous(x)
 
@@ -152,6 +99,11 @@ class Way(NamedTuple):
         """`w[G,O,C,K...]` as matrices `[G,O,k]`."""
         packed = channels_last(w) if self.tensor else contiguous(w)
         return packed.reshape(*w.shape[:2], prod(packed.shape[2:]))
+
+    @property
+    def family(self) -> str:
+        """Beginning of the kernels' names."""
+        return "conv_patch" if self.patch else "conv"
 
     def kernels(self, dtype: Any) -> tuple[str, tuple[cost.Tile, ...]]:
         """End of the kernels' names, without the tile, and the tiles that there are."""
@@ -161,7 +113,9 @@ class Way(NamedTuple):
         return SUFFIXES[dtype], cost.F64 if dtype == dtypes.float64 else cost.F32
 
 
-SIMT, TENSOR, TF32 = Way("conv"), Way("conv_tensor", tensor=True), Way("conv_tensor", tensor=True, tf32=True)
+SIMT, TENSOR = Way("conv"), Way("conv_tensor", tensor=True)
+PATCH = Way("conv_patch", tensor=True, patch=True)
+TF32 = PATCH._replace(tf32=True)
 
 
 class Task(NamedTuple):
@@ -189,7 +143,7 @@ def _run(way: Way, task: Task, a: Array, bias: Array | None, c: Array) -> None:
     work, (suffix, tiles) = cost.Work(m, n, k, groups, c.itemsize), way.kernels(c.dtype)
     choice = cost.choose(work, tiles, driver_of(c).multiprocessors)
     vectors = task.whole % (16 // c.itemsize) == 0 and driver_of(c).address(c) % 16 == 0
-    batches = [(0, step) for step in (task.groups[0], _steps(images)[0], task.groups[1])]
+    batches = [(0, step) for step in (task.groups[0], steps_of(images)[0], task.groups[1])]
     packed = pack_product(work, choice, (task.lines[0], 0, task.lines[1]), groups, "none", vectors, batches)
     layout = packed + task.windows.pack() + task.c.pack()
     layout += struct.pack("<i3I2i", task.c_origin, *divisor(task.a[0]), *task.a[1:])
@@ -213,7 +167,7 @@ def forward(way: Way, x: Array, w: Array, b: Array | None, g: Geometry) -> Array
     images = way.images(_images(x, g.groups))
     windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
     area = prod(out)
-    columns = Digits((x.shape[0], 1, 1, area), (w.shape[0] * area, 0, 0, 1))
+    columns = Digits((x.shape[0], *out), (w.shape[0] * area, *_rows(out)))
     _correlate(way, _filters(w, g.groups), windows, b, y, columns, 0, area)
     return y
 
@@ -223,9 +177,13 @@ def _correlate(
 ) -> None:
     """Filters `w[G,O,C,K...]` at all windows: those pixels of y that `columns` says, from `origin` on."""
     rows, area = way.rows(w), prod(y.shape[2:])
-    _, m, k = rows.shape
-    task = Task("forward", m, windows.pixels(), k, (k, area), windows, (m * k, m * area), whole, columns, origin)
-    _run(way, task, rows, None if b is None else contiguous(b), y)
+    bias = None if b is None else contiguous(b)
+    if way.patch:
+        conv_patch.run(*way.kernels(y.dtype), rows, windows, bias, y, (*columns.worth, origin))
+    else:
+        _, m, k = rows.shape
+        task = Task("forward", m, windows.pixels(), k, (k, area), windows, (m * k, m * area), whole, columns, origin)
+        _run(way, task, rows, bias, y)
 
 
 class Residue(NamedTuple):
@@ -281,10 +239,10 @@ def _dx_of(way: Way, images: Array, w: Array, residues: tuple[Residue, ...], g: 
 
     size = triple(y.shape[2:], 1)
     windows = Windows(images, each("inputs"), each("taps"), (1, 1, 1), each("start"), each("back"), way.tensor)
-    columns = Digits((y.shape[0], *windows.out), (prod(y.shape[1:]), *_times(g.stride, _rows(size))))
+    columns = Digits((y.shape[0], *windows.out), (prod(y.shape[1:]), *times(g.stride, _rows(size))))
     taps = w[(..., *(r.turned if r.taps else slice(0, 0) for r in residues))]
     whole = prod(size) if g.stride == (1, 1, 1) else 1
-    _correlate(way, taps, windows, None, y, columns, _dot(each("first"), _rows(size)), whole)
+    _correlate(way, taps, windows, None, y, columns, dot(each("first"), _rows(size)), whole)
 
 
 def dw(way: Way, dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
@@ -293,10 +251,14 @@ def dw(way: Way, dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
     images = way.images(_images(x, g.groups))
     windows = Windows(images, out, kernel, g.stride, _negative(g.padding), g.dilation, way.tensor)
     rows, channels = dy.shape[1] // g.groups, x.shape[1] // g.groups
+    if way.patch:
+        y = empty((g.groups, rows, channels, *kernel), x.dtype, x)
+        conv_patch.run_dw(*way.kernels(x.dtype), _images(dy, g.groups), windows, y)
+        return y.reshape(dy.shape[1], channels, *kernel)
     n = prod(kernel) * images.shape[2]
     y = empty((g.groups, rows, n), x.dtype, x)
     a, pixel = (channels_last(_images(dy, g.groups)), 0) if way.tensor else _lined(_images(dy, g.groups))
-    group, image, channel, _ = _steps(a)
+    group, image, channel, _ = steps_of(a)
     line = a.shape[-1] if way.tensor else channel
     task = Task("dw", rows, n, windows.pixels(), (line, n), windows, (group, rows * n), n, a=(prod(out), image, pixel))
     _run(way, task, a, None, y)
@@ -368,10 +330,8 @@ def im2col_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
 
 def im2col_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
     """`dx` by a matrix of patches."""
-    n, o = dy.shape[:2]
-    rows = contiguous(dy).reshape(n, g.groups, o // g.groups, prod(dy.shape[2:]))
-    columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), rows)
-    return col2im(columns, (n, w.shape[1] * g.groups, *size), triple(w.shape[2:], 1), triple(dy.shape[2:], 1), g)
+    columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), _in_lines(dy, g.groups))
+    return col2im(columns, (dy.shape[0], w.shape[1] * g.groups, *size), triple(w.shape[2:], 1), triple(dy.shape[2:], 1), g)
 
 
 def col2im(columns: Array, shape: Shape, kernel: Triple, out: Triple, g: Geometry) -> Array:
@@ -389,9 +349,29 @@ def im2col_dw(dy: Array, x: Array, kernel: Triple, g: Geometry) -> Array:
     """`dw` by a matrix of patches."""
     columns = im2col(x, kernel, dy.shape[2:], g)
     n, groups, _, pixels = columns.shape
-    rows = contiguous(dy).reshape(n, groups, dy.shape[1] // groups, pixels)
+    rows = _in_lines(dy, groups)
     left, right = (contiguous(m.transpose(1, 2, 0, 3)).reshape(groups, m.shape[2], n * pixels) for m in (rows, columns))
     return matrices.product(left, right.swapaxes(-1, -2)).reshape(dy.shape[1], x.shape[1] // groups, *kernel)
+
+
+# ---- one tap
+
+
+def pointwise_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
+    """`forward` of 1x1 kernels: products of w and images as they are."""
+    y = matrices.product(_grouped(w, g.groups), _in_lines(x, g.groups)).reshape(x.shape[0], w.shape[0], *x.shape[2:])
+    return y if b is None else run(f"elementwise_add_{SUFFIXES[x.dtype]}", (y, b.reshape(-1, 1, 1, 1)), x.dtype)
+
+
+def pointwise_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
+    """Its gradient for x."""
+    x = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), _in_lines(dy, g.groups))
+    return x.reshape(dy.shape[0], w.shape[1] * g.groups, *size)
+
+
+def _in_lines(x: Array, groups: int) -> Array:
+    """`x[N,G*C,S...]` as `[N,G,C,pixels]`."""
+    return contiguous(x).reshape(x.shape[0], groups, x.shape[1] // groups, prod(x.shape[2:]))
 
 
 # ---- ops
@@ -436,7 +416,73 @@ def _refuse_tensor(call: Call) -> str | None:
 def _refuse_tf32(call: Call) -> str | None:
     if settings.get("VARIANT").get(call.op.name) != "tf32":
         return "less precise: taken only when asked for by DLCORE_VARIANT"
-    return _refuse_product(call, 4) if call.dtype == dtypes.float32 else f"no kernel for {call.dtype}"
+    return _refuse_patch_of(TF32, call) if call.dtype == dtypes.float32 else f"no kernel for {call.dtype}"
+
+
+def _cut(call: Call) -> conv_patch.Cut:
+    """Of a convolution, of its gradient for w, or of that for x at the residue of most taps."""
+    g, kernel = _geometry(call), _kernel(call)
+    of_w = call.op.name.endswith("_dw")
+    images, _, *size = call.shapes[0] if of_w and call.shapes[0] else call.op.resolve([*call.shapes], call.attrs)[1][0]
+    out, stride, back = triple((*size,), 1), g.stride, g.dilation
+    if call.op.name.endswith("_dx"):
+        common = [gcd(s, d) for s, d in zip(stride, back, strict=True)]
+        kernel = triple(tuple(ceil(k * c / s) for k, s, c in zip(kernel, stride, common, strict=True)), 1)
+        out = triple(tuple(ceil(n / s) for n, s in zip(out, stride, strict=True)), 1)
+        stride, back = (1, 1, 1), triple(tuple(d // c for d, c in zip(back, common, strict=True)), 1)
+    copied = next((n for n in conv_patch.COPIED if out[2] % n == 0), 1) if of_w else 0
+    return conv_patch.cut_of(images, out, kernel, stride, back, copied)
+
+
+def _refuse_patch_of(way: Way, call: Call) -> str | None:
+    if refused := _refuse(call):
+        return refused
+    if _channels(call) % (16 // call.dtype.itemsize):
+        return "channels are no whole vectors of 16 bytes"
+    if (cut := _cut(call)).copied == 1:
+        return "rows of dy are no whole pairs of pixels"
+    fits = conv_patch.fitting(way.kernels(call.dtype)[1], cut)
+    return None if fits else "windows too large for shared memory, or too few taps"
+
+
+def _channels(call: Call) -> int:
+    """That a product's sums run over, or of the gradient for w its columns."""
+    channels, groups = (call.shapes[call.op.name.endswith("_dw")] or ())[1], int(call.attrs["groups"])
+    return channels // groups
+
+
+def _refuse_pointwise(call: Call) -> str | None:
+    g, (_, o, *size), vector = _geometry(call), call.op.resolve([*call.shapes], call.attrs)[1][0], 8
+    if not dtypes.is_half(call.dtype):
+        return f"no kernel for {call.dtype}"
+    if (_kernel(call), g.stride, g.padding) != ((1, 1, 1), (1, 1, 1), (0, 0, 0)):
+        return "more than one tap, or not all pixels"
+    if any(n == 0 or n % vector for n in (o // g.groups, _channels(call), prod(size))):
+        return "channels or images are no whole vectors"
+    return _refuse(call)
+
+
+FEW_TAPS = 3  # so few do not share enough pixels
+MAX_WASTE = 0.5  # of multiply-adds
+
+
+def _refuse_patch(call: Call) -> str | None:
+    if not dtypes.is_half(call.dtype):
+        return f"no kernel for {call.dtype}"
+    asked = settings.get("VARIANT").get(call.op.name) == "patch"
+    return _refuse_patch_of(PATCH, call) or (None if asked else _wasteful(call))
+
+
+def _wasteful(call: Call) -> str | None:
+    """What makes another order of memory quicker."""
+    cut, channels, tiles = _cut(call), _channels(call), PATCH.kernels(call.dtype)[1]
+    together = conv_patch.GROUP if cut.copied else tiles[0].slab
+    if channels < (1 - MAX_WASTE) * together * ceil(channels / together):
+        return "few channels: most would be zeros"
+    if cut.taps < FEW_TAPS:
+        return "few taps"
+    wasted = min(conv_patch.wasted(tile, box, cut) for tile, box in conv_patch.fitting(tiles, cut).items())
+    return "few pixels: most would be zeros" if wasted > MAX_WASTE else None
 
 
 def _refuse_im2col(call: Call) -> str | None:
@@ -481,6 +527,8 @@ VARIANTS = {  # the last one is tried first
     "im2col": Variant(_refuse_im2col, im2col_forward, im2col_dx, im2col_dw),
     "native": _products(_refuse_native, SIMT),
     "tensor": _products(_refuse_tensor, TENSOR),
+    "patch": _products(_refuse_patch, PATCH),
+    "pointwise": Variant(_refuse_pointwise, pointwise_forward, pointwise_dx),
     "tf32": _products(_refuse_tf32, TF32)._replace(dw=None),  # ldmatrix does not transpose 32-bit numbers
     "direct": Variant(_refuse_few, few_forward),
     "depthwise": Variant(_refuse_depthwise, conv_depthwise.forward, conv_depthwise.dx, conv_depthwise.dw),
