@@ -56,10 +56,10 @@ DL_CONV_PASSES(float, Large, f32_128)
 DL_CONV_PASSES(float, Small, f32_64)
 DL_CONV_PASSES(double, Double, f64_64)
 
-#define DL_CONV_REDUCE(T, suffix)                                                                          \
-  extern "C" __global__ void __launch_bounds__(256)                                                        \
-      conv_reduce_##suffix(const wide<T>* partial, const T* bias, T* c, Convolution v) {                   \
+#define DL_CONV_REDUCE(T, suffix)                                                                               \
+  extern "C" __global__ void __launch_bounds__(256)                                                             \
+      conv_reduce_##suffix(const wide<T>* partial, const T* bias, T* c, Convolution v) {                        \
     reduce_splits<Images<T>>(v.product, partial, [&](int batch, int) { return Images<T>(v, batch, c, bias); }); \
-  }                                                                                                        \
+  }                                                                                                             \
   DL_EXPORT(conv_reduce_##suffix)
 DL_FOR_FLOATS(DL_CONV_REDUCE)

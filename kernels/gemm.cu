@@ -46,10 +46,10 @@ DL_GEMM(gemm_nn_f64_64_any, double, Double, AlongK, Elements)
 DL_GEMM(gemm_nt_f64_64_any, double, Double, AlongK, AlongK)
 DL_GEMM(gemm_tn_f64_64_any, double, Double, Elements, Elements)
 
-#define DL_GEMM_REDUCE(T, suffix)                                                                      \
-  extern "C" __global__ void __launch_bounds__(256)                                                    \
-      gemm_reduce_##suffix(const wide<T>* partial, const T* bias, T* c, Product p) {                   \
+#define DL_GEMM_REDUCE(T, suffix)                                                                           \
+  extern "C" __global__ void __launch_bounds__(256)                                                         \
+      gemm_reduce_##suffix(const wide<T>* partial, const T* bias, T* c, Product p) {                        \
     reduce_splits<RowMajor<T>>(p, partial, [&](int batch, int) { return RowMajor<T>(p, batch, c, bias); }); \
-  }                                                                                                    \
+  }                                                                                                         \
   DL_EXPORT(gemm_reduce_##suffix)
 DL_FOR_FLOATS(DL_GEMM_REDUCE)
