@@ -205,8 +205,8 @@ def _copied(dy: Array) -> int:
 
 
 def _launch(
-    module: str, names: tuple[str, str], work: cost.Work, choice: cost.Choice, operands: tuple[Array, Array, Array | None, Array],
-    layout: bytes,
+    module: str, names: tuple[str, str], work: cost.Work, choice: cost.Choice,
+    operands: tuple[Array, Array, Array | None, Array], layout: bytes,
 ) -> None:  # fmt: skip
     """One launch, and another to add up splits. operands: of the product, bias, and the result."""
     _, _, bias, c = operands

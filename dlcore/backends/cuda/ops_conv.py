@@ -331,7 +331,8 @@ def im2col_forward(x: Array, w: Array, b: Array | None, g: Geometry) -> Array:
 def im2col_dx(dy: Array, w: Array, size: Triple, g: Geometry) -> Array:
     """`dx` by a matrix of patches."""
     columns = matrices.product(_grouped(w, g.groups).swapaxes(-1, -2), _in_lines(dy, g.groups))
-    return col2im(columns, (dy.shape[0], w.shape[1] * g.groups, *size), triple(w.shape[2:], 1), triple(dy.shape[2:], 1), g)
+    shape, kernel = (dy.shape[0], w.shape[1] * g.groups, *size), triple(w.shape[2:], 1)
+    return col2im(columns, shape, kernel, triple(dy.shape[2:], 1), g)
 
 
 def col2im(columns: Array, shape: Shape, kernel: Triple, out: Triple, g: Geometry) -> Array:
