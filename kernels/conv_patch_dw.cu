@@ -71,7 +71,8 @@ struct Walk {
     block = box - place * blocks;
   }
   DL_DEVICE bool next() {  // whether at the next place
-    if (++block < blocks) return false;
+    ++block;
+    if (block < blocks) return false;
     block = 0;
     ++place;
     return true;
@@ -108,7 +109,8 @@ struct MmaBoxes {
     DL_UNROLL
     for (int i = 0; i < kCopies; ++i)
       dl::cp_async<COPY* int(sizeof(T))>(to + i * kStep * Tile::kSlab, from + i * ld, i * kStep < here);
-    if (++step < places.v.steps) return;
+    ++step;
+    if (step < places.v.steps) return;
     step = 0;
     dy += box.next() ? -(box.blocks - 1) * images() : images();
   }
@@ -147,7 +149,8 @@ struct PatchTaps : TwoPatches<Tile> {
   DL_DEVICE void next_box() {
     this->x += box.next() ? -(box.blocks - 1) * images(places.v) : images(places.v);
     this->elements = places.elements_at(box.place);
-    if (--boxes <= 0) this->left = 0;
+    --boxes;
+    if (boxes <= 0) this->left = 0;
   }
   DL_DEVICE void look_up(int place) {
     DL_UNROLL

@@ -170,7 +170,8 @@ struct TwoPatches {
   }
   // After it: whether the other patch is read now, and yet another to be brought.
   DL_DEVICE bool turn(int steps) {
-    if (++step < steps) return false;
+    ++step;
+    if (step < steps) return false;
     step = round = 0;
     current = other();
     return true;
