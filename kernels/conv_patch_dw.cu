@@ -100,10 +100,10 @@ struct MmaBoxes {
   DL_DEVICE long long images() const { return (long long)places.v.patches.images[0] * places.v.patches.c[0]; }
   DL_DEVICE static int first() { return threadIdx.x / kPerLine; }
   DL_DEVICE static int own() { return threadIdx.x % kPerLine * COPY; }
-  DL_DEVICE void fetch(T* slab, int left) {
+  DL_DEVICE void fetch(T* slab, int) {
     T* to = slab + chunk_in_line<Tile>(first(), own() / Tile::kChunk) + own() % Tile::kChunk;
     const int element = places.of_dy[places.box_at(box.place) + 32 * step + own()];
-    const int here = left > 0 && element >= 0 ? lines : 0;
+    const int here = element >= 0 ? lines : 0;
     const T* from = dy + most(element, 0);
     const long long ld = kStep * (long long)product().lda;
     DL_UNROLL
@@ -190,9 +190,7 @@ struct Filters {
   DL_DEVICE Filters(const Gradient& v, int batch, T* c)
       : c(c + batch_offset(v.patches.product, batch, v.patches.product.c_batch)), v(v) {}
   DL_DEVICE int channel_of(int column) const { return quotient(column / kGroup, v.taps) * kGroup + column % kGroup; }
-  DL_DEVICE bool has(int column) const {
-    return column < v.patches.product.n && channel_of(column) < v.patches.channels;
-  }
+  DL_DEVICE bool has(int column) const { return channel_of(column) < v.patches.channels; }
   DL_DEVICE T* at(int row, int column) const {
     const int taps = v.taps.size, group = column / kGroup;
     const int tap = group - quotient(group, v.taps) * taps;
