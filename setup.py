@@ -188,9 +188,11 @@ KERNELS = ROOT / "kernels"
 
 
 def compile_fatbin(source, folder):
-    """One binary for all architectures."""
+    """One binary for all architectures, of a file whose kernels ops launch."""
     options = runpy.run_path(str(ROOT / "dlcore" / "backends" / "cuda" / "options.py"))
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in options["in_wheel"](source.stem)]
+    if not codes:
+        return
     command = ["nvcc", "-fatbin", "-O3", "--compress-mode=size", *options["OPTIONS"], *codes]
     command += [f"-I{KERNELS / 'include'}", str(source), "-o", str(folder / f"{source.stem}.fatbin")]
     subprocess.run(command, check=True)

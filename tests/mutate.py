@@ -54,7 +54,7 @@ TESTS = {
     "attention_tensor": [ATTENTION],
     "batch_norm": [NORM, "-k", "channel or nan or mean"],
     "bitonic": [SORT, "-k", "rows or first"],
-    "conv": [CONV, "-k", "(geometries or tiles or strided) and not float16 and not bfloat16"],
+    "conv": [CONV, "-k", "(geometries or tiles or strided) and not bfloat16"],
     "conv_mma": [CONV, "-k", "(geometries or tiles or strided) and float16"],
     "conv_patch": [CONV, "-k", "patches or tf32 or infinity"],
     "conv_patch_dw": [CONV, "-k", "patches or infinity"],

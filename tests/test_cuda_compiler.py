@@ -68,6 +68,10 @@ def test_the_wheel_has_code_for_every_architecture(module, count, monkeypatch):
     assert all(map(compiler.covers, options.ARCHITECTURES))
 
 
+def test_what_no_op_launches_has_no_code_in_the_wheel():
+    assert options.in_wheel("gemm_ladder") == ()
+
+
 def test_every_include_of_a_kernel_is_put_in_its_place():
     for module in compiler.modules():
         assert '#include "' not in compiler.source(module).replace('#include "simt.h"', "")
