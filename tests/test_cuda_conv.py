@@ -293,6 +293,13 @@ def test_tiles_and_splits_of_patches(name, tile, splits, force, patch, launches)
     assert ("conv_patch_reduce_f16" in launches) == (splits > 1)
 
 
+@pytest.mark.parametrize("tile", ["128", "64"])
+def test_splits_of_bfloat16_patches(tile, force, patch, launches):
+    force(tile, 2)
+    check(PATCHES["groups"], "bfloat16", before=patch)
+    assert {f"conv_patch_forward_bf16_{tile}", "conv_patch_reduce_bf16"} <= set(launches)
+
+
 @pytest.mark.parametrize("name", ["plain", "whole rows", "groups"])
 def test_patches_of_strided_operands(name, patch):
     check(PATCHES[name], "float16", strided=True, before=patch)
