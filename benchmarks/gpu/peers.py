@@ -100,8 +100,14 @@ def _lstm(torch: Any, h: Any, c: Any, x: Any, w_ih: Any, w_hh: Any) -> Callable[
     return lambda: module(x, (h[None], c[None]))[0]
 
 
-def _conv_dw(torch: Any, dy: Any, x: Any) -> Callable[[], Any]:
-    return lambda: torch.nn.grad.conv2d_weight(x, (dy.shape[1], x.shape[1], 3, 3), dy, padding=1)
+def _conv_dw(side: int) -> Callable[..., Any]:
+    """The gradient for filters of side x side taps."""
+
+    def prepare(torch: Any, dy: Any, x: Any) -> Callable[[], Any]:
+        shape = (dy.shape[1], x.shape[1], side, side)
+        return lambda: torch.nn.grad.conv2d_weight(x, shape, dy, padding=side // 2)
+
+    return prepare
 
 
 def _cross_entropy(torch: Any, x: Any, t: Any) -> Callable[[], Any]:
@@ -110,9 +116,10 @@ def _cross_entropy(torch: Any, x: Any, t: Any) -> Callable[[], Any]:
 
 # beginning of a kernel's name: from the operands of its family's call what gives the first results of that
 TORCH: dict[str, Callable[..., Any]] = {
-    "conv_(few_)?forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1),
+    "conv_(few_|patch_)?forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1),
     "conv_depthwise_forward": lambda torch, x, w: lambda: torch.nn.functional.conv2d(x, w, padding=1, groups=64),
-    "conv_dw": _conv_dw,
+    "conv_patch_dw|conv_dw_f32": _conv_dw(3),
+    "conv_dw": _conv_dw(1),
     "attention_(tensor|forward)": lambda torch, q, k, v: (
         lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v)
     ),

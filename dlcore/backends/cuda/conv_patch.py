@@ -126,6 +126,7 @@ def box_of(tile: cost.Tile, cut: Cut) -> Box | None:
     return min(fitting, key=lambda b: cut.effort(tile, b), default=None)
 
 
+@lru_cache(maxsize=4096)
 def fitting(tiles: tuple[cost.Tile, ...], cut: Cut) -> dict[cost.Tile, Box]:
     """Tiles with the shared memory that their boxes need, and as many blocks as this leaves room for."""
     if cut.copied:  # columns are of two groups of channels at most; pairs of pixels are copied for large tiles only
