@@ -13,6 +13,7 @@ constexpr Index kColumns = 256;  // columns whose results a unit holds
 constexpr int kRows = 8;         // of which a column's elements are added one after the other
 constexpr Index kChunk = 32768;  // elements worth a unit
 constexpr Index kMaxChunks = 64;
+constexpr int kAhead = 2048;  // bytes to what is fetched meanwhile: hardware does not look beyond a page
 
 // ---- what is done with an element x (and y, where kPairs): the state before all, and after one more
 
@@ -80,8 +81,11 @@ double reduce_rows(const Reduction& r, const Part& part, Index k) {
   for (Index a = part.a0; a < part.a1; ++a) {
     const T* x = static_cast<const T*>(r.x) + (a * r.k + k) * r.b;
     Index i = part.b0;
-    for (; i + 4 * kWide <= part.b1; i += 4 * kWide)
+    for (; i + 4 * kWide <= part.b1; i += 4 * kWide) {
+      for (int line = 0; line < 4 * kWide * int(sizeof(T)); line += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead + line);
       static_for<4>([&](auto u) DL_INLINE_LAMBDA { add(s[u], x + i + u * kWide); });
+    }
     for (; i + kWide <= part.b1; i += kWide) add(s[0], x + i);
     if (i < part.b1) {
       const Wide next = F::add(s[1], widen(x + i, part.b1 - i), second<T, F>(r, x + i, part.b1 - i), shift);
