@@ -109,6 +109,7 @@ void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Ind
       constexpr int kTogether = decltype(together)();
       static_for<kTogether>([&](auto u) DL_INLINE_LAMBDA {
         const T* at = x + u * step + j;
+        if (kTogether > 1 && j % (64 / int(sizeof(T))) == 0) __builtin_prefetch(at + kRows * step);
         s = F::add(s, widen(at, count...), second<T, F>(r, at, count...), shift);
       });
       store(out + j, s, count...);
