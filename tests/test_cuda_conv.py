@@ -305,6 +305,30 @@ def test_patches_of_strided_operands(name, patch):
     check(PATCHES[name], "float16", strided=True, before=patch)
 
 
+@pytest.mark.parametrize("axis", range(4))
+def test_patches_of_flipped_operands(axis, patch):
+    def dw(prepare):
+        arrays = (whole(s, "float16", i) for i, s in enumerate(((2, 8, 4, 8), (2, 16, 4, 10))))
+        dy, x = (dl.Tensor._wrap(prepare(np.flip(a, axis)), dispatch.get_backend("sim")) for a in arrays)
+        return FAMILY[2].dw(dy, x, kernel=(3, 3), **{**PLAIN, "padding": (1, 0)}).numpy()
+
+    patch()
+    np.testing.assert_array_equal(dw(np.asarray), dw(np.ascontiguousarray))
+
+
+@pytest.mark.parametrize(("x", "w"), [((0, 32, 8, 8), (32, 32, 3, 3)), ((2, 32, 8, 8), (0, 32, 3, 3))])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_no_images_and_no_filters(dtype, x, w, variant):
+    if dtype == "float32":
+        variant("tf32", ("", "_dx"))
+    images, filters = (dl.tensor(np.ones(s, dtype), device="sim", requires_grad=True) for s in (x, w))
+    y = dl.conv2d(images, filters)
+    y.sum().backward()
+    assert y.shape == (x[0], w[0], 6, 6)
+    assert not images.grad.numpy().any()
+    assert not filters.grad.numpy().any()
+
+
 @pytest.mark.parametrize("name", ["edges of tiles", "stride", "groups"])
 def test_tf32(name, variant, launches):
     check(PATCHES[name], "float32", before=lambda: variant("tf32", ("", "_dx")))

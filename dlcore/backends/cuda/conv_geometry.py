@@ -75,7 +75,7 @@ def steps_of(images: Array) -> tuple[int, int, int, Triple]:
 
 
 def spans(kernel: Shape, dilation: Shape) -> Shape:
-    """Coordinates from the first tap to the last, along each axis."""
+    """How many coordinates there are from the first tap to the last, both counted, along each axis."""
     return tuple(max(window.span(k, d), 0) for k, d in zip(kernel, dilation, strict=True))
 
 

@@ -110,8 +110,9 @@ class Cut(NamedTuple):
 
 
 def cut_of(images: int, out: Triple, kernel: Triple, stride: Triple, dilation: Triple, copied: int = 0) -> Cut:
-    """Of windows in so many images."""
-    return Cut(images, out, stride, triple(spans(kernel, dilation), 1), prod(kernel), copied)
+    """Of windows in so many images; where there are none, as if there were one."""
+    some = triple(tuple(max(n, 1) for n in out), 1)
+    return Cut(max(images, 1), some, stride, triple(spans(kernel, dilation), 1), prod(kernel), copied)
 
 
 def _cut(windows: Windows) -> Cut:

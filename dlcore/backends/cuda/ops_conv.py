@@ -379,6 +379,7 @@ def _in_lines(x: Array, groups: int) -> Array:
 
 
 MAX_SPAN = 31  # bits of a mask, see conv.cuh
+NO_ELEMENTS = "no kernel for arrays without elements"
 
 
 def _refuse(call: Call, unit: int = 1) -> str | None:
@@ -440,7 +441,9 @@ def _refuse_patch_of(way: Way, call: Call) -> str | None:
         return refused
     if _channels(call) % (16 // call.dtype.itemsize):
         return "channels are no whole vectors of 16 bytes"
-    if (cut := _cut(call)).copied == 1:
+    if (cut := _cut(call)).copied and 0 in call.dims.values():
+        return NO_ELEMENTS
+    if cut.copied == 1:
         return "rows of dy are no whole pairs of pixels"
     fits = conv_patch.fitting(way.kernels(call.dtype)[1], cut)
     return None if fits else "windows too large for shared memory, or too few taps"
@@ -489,7 +492,7 @@ def _wasteful(call: Call) -> str | None:
 def _refuse_im2col(call: Call) -> str | None:
     if settings.get("VARIANT").get(call.op.name) != "im2col" and _span(call) <= MAX_SPAN:
         return "slower: taken for large kernels, or when asked for by DLCORE_VARIANT"
-    return "no kernel for arrays without elements" if 0 in call.dims.values() else _refuse(call)
+    return NO_ELEMENTS if 0 in call.dims.values() else _refuse(call)
 
 
 def _refuse_depthwise(call: Call) -> str | None:
