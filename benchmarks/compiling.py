@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import functools
 import os
 import shutil
@@ -13,15 +14,14 @@ from benchmarks.steps import Spec, theirs
 
 
 def step(spec: Spec, model: object) -> Run | None:
-    """A compiled step, which has run once; if that fails, a line that says why, and None."""
+    """A compiled step of a copy of the model; if another copy's fails, a line that says why, and None."""
     _use_temporary_cache()
     try:
-        run = theirs(spec, model, compiled=True)
-        run()
+        theirs(spec, copy.deepcopy(model), compiled=True)()
     except Exception as error:  # whatever the compiler lacks
         print(f"torch.compile does not work here, so it is left out: {str(error).splitlines()[0]}")
         return None
-    return run
+    return theirs(spec, copy.deepcopy(model), compiled=True)
 
 
 @functools.cache

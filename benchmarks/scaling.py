@@ -73,6 +73,9 @@ def _lstm(steps: int) -> Run:
 
 def _deep(depth: int) -> Run:
     model, x = nn.Sequential(*(nn.Sequential(nn.Linear(256, 256), nn.ReLU()) for _ in range(depth))), _normal(64, 256)
+    for p in model.parameters():  # He's: others' gradients end as subnormal numbers, which processors are slow with
+        if p.ndim == 2:
+            nn.init.he_normal(p)
     return _gradients(lambda: model(x), list(model.parameters()))
 
 

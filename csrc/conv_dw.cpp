@@ -13,6 +13,7 @@ namespace DL_ISA {
 namespace {
 
 constexpr int kRows = kVectorRegisters / 4, kVectors = 3;  // a register tile
+constexpr Index kFewTaps = 32;                             // with more, vectors of terms are nearly full
 
 // c[i, j] += the sum over pixels (y, x) of a[i*lda + y*a_row + x] b[y*b_row + x*ldb + j], for a tile of MR x NV
 // vectors.
@@ -217,7 +218,11 @@ void finish(const Layout<T>& l, T* sums, T* dw) {
 }  // namespace
 
 template <class T>
+void conv_dw_taps(const Conv2d& p, const T* x, const T* dy, T* dw);
+
+template <class T>
 void conv_dw(const Conv2d& p, const T* x, const T* dy, T* dw) {
+  if (p.C == p.groups && (p.O == p.groups || p.KH * p.KW <= kFewTaps)) return conv_dw_taps(p, x, dy, dw);
   const double work = double(p.N * p.O * p.P * p.Q) * double(p.C / p.groups * p.KH * p.KW);
   const int width = work < kConvWorthATeam ? 1 : num_threads();
   const Layout<T> l(p, width);

@@ -70,15 +70,22 @@ DL_INLINE Mask counted_by_two(Indices<N...>) {
   return Mask{2 * N...};
 }
 
-// n <= lanes windows of 2 x 2, from both rows of x on; `first` is the position of x.
+// Whether from window (row, col) on a plane has room for a vector of windows of 2 x 2, in x and in y.
 template <class T>
-DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, T* y, int64_t* i) {
+DL_INLINE bool room_in_plane(const Pool2d& p, Index row, Index col) {
+  return (2 * row + 1) * p.W + 2 * (col + lanes<T>) <= p.H * p.W && row * p.Q + col + lanes<T> <= p.P * p.Q;
+}
+
+// n <= lanes windows of 2 x 2, from both rows of x on; `first` is the position of x. whole: there is room for reading
+// and writing as many as lanes.
+template <class T>
+DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, bool whole, T* y, int64_t* i) {
   constexpr int W = lanes<T>;
   using Mask = decltype(vec<T>{} < vec<T>{});
   using Lane = decltype(Mask{}[0] + 0);
   vec<T> a, b, c, d;
-  load_two(x, 2 * n, &a, &b);
-  load_two(x + width, 2 * n, &c, &d);
+  load_two(x, whole ? 2 * W : 2 * n, &a, &b);
+  load_two(x + width, whole ? 2 * W : 2 * n, &c, &d);
   const vec<T> corner[4] = {even_of<T>(a, b), odd_of<T>(a, b), even_of<T>(c, d), odd_of<T>(c, d)};
   const Lane distance[4] = {0, 1, Lane(width), Lane(width + 1)};
   vec<T> best = corner[0];
@@ -89,23 +96,27 @@ DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, T* 
     best = wins ? value : best;
     at = wins ? Mask{} + distance[k + 1] : at;
   });
-  n == W ? store(y, best) : store(y, best, n);
   Lane from[W];
   at += counted_by_two<Mask>(Lanes<T>());
   __builtin_memcpy(from, &at, sizeof at);
-  if (n == W)
+  if (whole) {
+    store(y, best);
     for (int j = 0; j < W; ++j) i[j] = first + from[j];
-  else
+  } else {
+    store(y, best, n);
     for (int j = 0; j < n; ++j) i[j] = first + from[j];
+  }
 }
 
 template <class T>
 void max_plane(const Pool2d& p, const T* x, T* y, int64_t* i) {
   const bool halving = is_halving(p);
   for (Index row = 0; row < p.P; ++row, y += p.Q, i += p.Q) {
-    for (Index col = 0; halving && col < p.Q; col += lanes<T>) {
+    for (Index col = 0; halving && col < p.Q;
+         col += lanes<T>) {  // what a vector puts behind a row, the next overwrites
       const Index at = 2 * row * p.W + 2 * col;
-      max_of_squares(x + at, p.W, at, int(smaller<Index>(lanes<T>, p.Q - col)), y + col, i + col);
+      max_of_squares(x + at, p.W, at, int(smaller<Index>(lanes<T>, p.Q - col)), room_in_plane<T>(p, row, col), y + col,
+                     i + col);
     }
     for (Index col = 0; !halving && col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
   }
@@ -116,24 +127,29 @@ void max_pool(const Pool2d& p, const T* x, T* y, int64_t* i) {
   each_plane(p, [&](Index n) { max_plane(p, x + n * p.H * p.W, y + n * p.P * p.Q, i + n * p.P * p.Q); });
 }
 
-// The gradients of n <= lanes windows of 2 x 2, whose first element has position `first`, to both rows of dx.
+// The gradients of n <= lanes windows of 2 x 2, whose first element has position `first`, to both rows of dx. whole:
+// there is room behind the second row for as many as lanes, which get zeros.
 template <class T>
-DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, int n, Index width, T* dx) {
+DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, int n, bool whole, Index width, T* dx) {
   constexpr int W = lanes<T>;
   using Mask = decltype(vec<T>{} < vec<T>{});
   using Lane = decltype(Mask{}[0] + 0);
   Lane from[W] = {};
-  for (int j = 0; j < n; ++j) {
+  const auto find = [&](int j) DL_INLINE_LAMBDA {
     const uint64_t distance = uint64_t(i[j]) - uint64_t(first + 2 * j);
     from[j] = distance <= uint64_t(width + 1) ? Lane(distance) : Lane(-1);
-  }
+  };
+  if (whole)
+    for (int j = 0; j < W; ++j) find(j);
+  else
+    for (int j = 0; j < n; ++j) find(j);
   Mask at;
   __builtin_memcpy(&at, from, sizeof at);
   const vec<T> g = n == W ? load(dy) : load(dy, n), zero = {};
   static_for<2>([&](auto r) DL_INLINE_LAMBDA {
     const Mask left = Mask{} + Lane(r * width);
     const vec<T> even = at == left ? g : zero, odd = at == left + 1 ? g : zero;
-    store_two(dx + r * width, 2 * n, zip_low<T>(even, odd), zip_high<T>(even, odd));
+    store_two(dx + r * width, whole && r == 1 ? 2 * W : 2 * n, zip_low<T>(even, odd), zip_high<T>(even, odd));
   });
 }
 
@@ -149,11 +165,12 @@ DL_INLINE void spread_window(const Pool2d& p, T dy, int64_t i, Index row, Index 
 template <class T>
 void max_plane_grad(const Pool2d& p, const T* dy, const int64_t* i, T* dx) {
   const bool halving = is_halving(p);
-  __builtin_memset(dx, 0, sizeof(T) * size_t(p.H * p.W));
+  if (!halving || 2 * p.P < p.H || 2 * p.Q < p.W) __builtin_memset(dx, 0, sizeof(T) * size_t(p.H * p.W));
   for (Index row = 0; row < p.P; ++row, dy += p.Q, i += p.Q) {
     for (Index col = 0; halving && col < p.Q; col += lanes<T>) {
       const Index at = 2 * row * p.W + 2 * col;
-      spread_squares(dy + col, i + col, at, int(smaller<Index>(lanes<T>, p.Q - col)), p.W, dx + at);
+      spread_squares(dy + col, i + col, at, int(smaller<Index>(lanes<T>, p.Q - col)), room_in_plane<T>(p, row, col),
+                     p.W, dx + at);
     }
     for (Index col = 0; !halving && col < p.Q; ++col) spread_window(p, dy[col], i[col], row, col, dx);
   }

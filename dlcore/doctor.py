@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import os
 import platform
 import textwrap
@@ -116,7 +117,9 @@ def op_table() -> Iterator[str]:
     yield "| op | signature | attributes | gradient | |"
     yield "|---|---|---|---|---|"
     for op in OPS.values():
-        attrs = ", ".join(f"{name}={value!r}" for name, value in op.attrs.items())
+        attrs = ", ".join(
+            name if value is inspect.Parameter.empty else f"{name}={value!r}" for name, value in op.attrs.items()
+        )
         first = op.doc.partition("\n")[0].replace("|", "\\|")
         yield f"| {op.name} | `{op.signature}` | {attrs} | {'yes' if op.vjp else ''} | {first} |"
 

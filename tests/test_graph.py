@@ -6,6 +6,7 @@ import pytest
 import dlcore as dl
 from dlcore import graph, nn, optim
 from dlcore.errors import ArgumentError, GraphError, IndexRangeError, ShapeError
+from dlcore.op import OPS
 from dlcore.profile import profile
 
 
@@ -539,3 +540,52 @@ def train(model, x, y, captured):
         names = [line.name for line in f.programs[0].lines]
         assert {"batch_norm_relu", "conv2d_add_relu", "conv2d_dx_add_relu_grad"} <= set(names)
     return [p.numpy().copy() for p in model.state_dict().values()]
+
+
+# ---- pooling
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("channels", [3, 16])  # 16 of float32: by Winograd's algorithm
+def test_a_convolution_is_pooled_part_by_part(channels, dtype, threads):
+    threads(1)
+    x, w, b = images((11, channels, 64, 64), (16, channels, 3, 3), (16,), dtype=dtype)  # of 4 images, or of 2
+    names = lines_of(lambda x: dl.max_pool2d(dl.conv2d(x, w, b).relu(), 3, stride=2, return_indices=True), x)
+    assert names == ["conv2d_relu_max_pool2d"]
+
+
+def test_a_convolution_that_others_read_is_not_pooled_in_parts():
+    x, w = images((2, 4, 8, 8), (4, 4, 3, 3))
+
+    def f(x):
+        y = dl.conv2d(x, w)
+        return y, dl.max_pool2d(y, 2)
+
+    assert lines_of(f, x) == ["conv2d", "max_pool2d"]
+
+
+def test_a_gradient_is_masked_by_relu_before_it_is_spread():
+    x, w = images((3, 4, 9, 9), (4, 4, 3, 3))
+
+    def f(x):
+        y = dl.max_pool2d(dl.conv2d(x, w).relu(), 3, stride=2)
+        return dl.autograd.gradients(dl.square(y).sum(), [x])
+
+    x.requires_grad = True
+    names = lines_of(f, x)
+    assert names[0] == "conv2d_relu_max_pool2d"
+    assert names[-3:] == ["multiply_multiply_relu_grad", "max_pool2d_grad", "conv2d_dx"]
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_another_mask_stays_behind_the_gradient_of_pooling(outside):
+    x, other = images((2, 3, 8, 8), (2, 3, 8, 8))
+
+    def f(x, other):
+        y = x if outside else x.relu()
+        largest, i = dl.max_pool2d(y, 2, return_indices=True)
+        attrs = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}
+        spread = OPS["max_pool2d_grad"](largest, i, size=(8, 8), **attrs)
+        return [OPS["relu_grad"](spread, y if outside else other)]
+
+    assert lines_of(f, x, other)[-2:] == ["max_pool2d_grad", "relu_grad"]

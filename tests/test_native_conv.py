@@ -24,6 +24,9 @@ CONV = {  # x, w, stride, padding, dilation, groups
     "depthwise": ((13, 7, 12, 37), (7, 1, 3, 3), (1, 1), (1, 1), (1, 1), 7),
     "depthwise, strided": ((2, 5, 11, 12), (5, 1, 5, 3), (2, 2), (2, 1), (1, 1), 5),
     "one channel": ((4, 1, 28, 28), (32, 1, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    "one channel, strided": ((3, 1, 30, 41), (21, 1, 5, 4), (2, 3), (2, 1), (1, 2), 1),
+    "one channel of some": ((17, 3, 13, 12), (12, 1, 3, 3), (1, 1), (1, 1), (1, 1), 3),
+    "one channel, large kernel": ((2, 1, 20, 20), (9, 1, 7, 9), (1, 1), (3, 4), (1, 1), 1),
     "one pixel": ((3, 20, 1, 1), (17, 20, 1, 1), (1, 1), (0, 0), (1, 1), 1),
     "many channels": ((1, 200, 5, 5), (70, 200, 3, 3), (1, 1), (1, 1), (1, 1), 1),
     "many features, strided": ((2, 5, 17, 15), (130, 5, 3, 3), (2, 1), (1, 1), (1, 1), 1),
@@ -35,6 +38,7 @@ CONV = {  # x, w, stride, padding, dilation, groups
 
 POOL = {  # x, kernel, stride, padding, dilation, ceil_mode
     "halving": ((2, 3, 8, 74), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "halving, narrow": ((2, 3, 12, 10), (2, 2), (2, 2), (0, 0), (1, 1), False),
     "halving, odd": ((2, 2, 7, 35), (2, 2), (2, 2), (0, 0), (1, 1), False),
     "halving, hanging over": ((1, 2, 7, 35), (2, 2), (2, 2), (0, 0), (1, 1), True),
     "overlapping": ((2, 2, 9, 8), (3, 2), (2, 1), (1, 1), (1, 1), False),

@@ -1,5 +1,6 @@
 """Fewer lines for captured programs: activations in the epilogue of `linear`, element-wise lines that go on with the
-result of a convolution or batch norm as its tail, and other runs of element-wise lines as chains.
+result of a convolution or batch norm as its tail, max pooling of convolutions (`fuse_pool.py`), and other runs of
+element-wise lines as chains.
 
 What a line of a run computes and only a later line of it reads stays in cache (`_C.chain`). Bits stay the same: a chain
 calls the same kernels on pieces of the arrays, and an epilogue computes the same functions.
@@ -14,6 +15,8 @@ from typing import Any
 
 from dlcore import _C, dtypes
 from dlcore.backends.cpu.elementwise import PLAIN
+from dlcore.backends.cpu.fuse_pool import masks_first, pooled_convolutions
+from dlcore.backends.cpu.lines import native, readers_of
 from dlcore.graph import Const, Line, Value
 from dlcore.op import OPS
 
@@ -32,20 +35,11 @@ HEADS = ("conv2d", "conv2d_dx", "batch_norm", "batch_norm_inference")
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
 
 
-def fuse(lines: Sequence[Line], values: Sequence[Value], kept: Iterable[int]) -> list[Line]:
-    """The lines of a program, fewer. kept: slots that it returns."""
+def fuse(lines: Sequence[Line], values: list[Value], kept: Iterable[int]) -> list[Line]:
+    """The lines of a program, fewer. kept: slots that it returns. values: grows by those of new lines."""
     kept = list(kept)
-    return _chains(_tails(_epilogues(lines, kept), values, kept), values, kept)
-
-
-def _native(line: Line) -> bool:
-    return line.variant in ("native", "winograd")
-
-
-def _readers(lines: Sequence[Line], kept: Sequence[int]) -> Counter[int]:
-    readers = Counter(slot for line in lines for slot in line.operands if isinstance(slot, int))
-    readers.update(kept)
-    return readers
+    lines = _epilogues(masks_first(lines, values, kept), kept)
+    return _chains(pooled_convolutions(_tails(lines, values, kept), values, kept), values, kept)
 
 
 # ---- epilogues
@@ -53,7 +47,7 @@ def _readers(lines: Sequence[Line], kept: Sequence[int]) -> Counter[int]:
 
 def _epilogues(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
     """Activations that alone read the result of a `linear` become its own."""
-    readers = _readers(lines, kept)
+    readers = readers_of(lines, kept)
     reader = {slot: line for line in lines for slot in line.operands if isinstance(slot, int)}
     found: list[Line] = []
     dropped: set[int] = set()
@@ -69,12 +63,12 @@ def _epilogues(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
 
 
 def _plain_linear(line: Line) -> bool:
-    return line.name == "linear" and _native(line) and line.attrs["activation"] == "none"
+    return line.name == "linear" and native(line) and line.attrs["activation"] == "none"
 
 
 def _activation(line: Line) -> str:
     """What `linear` calls it, or nothing."""
-    name = _kernel(line)[0] if _native(line) else ""
+    name = _kernel(line)[0] if native(line) else ""
     return name if name in ("relu", "tanh", "sigmoid", "gelu") else ""
 
 
@@ -83,7 +77,7 @@ def _activation(line: Line) -> str:
 
 def _tails(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) -> list[Line]:
     """Element-wise lines that alone read the result of one of HEADS, and else what was made before it, move into it."""
-    readers = _readers(lines, kept)
+    readers = readers_of(lines, kept)
     found: list[Line] = []
     tails: dict[int, list[Line]] = {}  # of lines, by their place in `found`
     makers: dict[int, int] = {}  # places of the lines that made the slots; what is from outside may be written in place
@@ -96,7 +90,7 @@ def _tails(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) 
         else:
             place = len(found)
             found.append(line)
-        if _native(line) and not line.view:
+        if native(line) and not line.view:
             makers |= dict.fromkeys(line.results, place)
     return [_with_tail(line, tails[i]) if i in tails else line for i, line in enumerate(found)]
 
@@ -106,7 +100,7 @@ def _goes_on(line: Line, head: Line, tail: Sequence[Line], readers: Counter[int]
     result = (tail[-1] if tail else head).results[0]
     return (
         head.name in HEADS
-        and _native(head)
+        and native(head)
         and readers[result] == 1
         and result in line.operands
         and _fits(line, values)
@@ -155,7 +149,7 @@ def _chains(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int])
 
 def _fits(line: Line, values: Sequence[Value]) -> bool:
     """Whether a chain can hold it: float32 or float64 alone."""
-    known = _native(line) and (line.name in ATTRS or (line.name in PLAIN and line.name not in COMPARISONS))
+    known = native(line) and (line.name in ATTRS or (line.name in PLAIN and line.name not in COMPARISONS))
     if not known or values[line.results[0]].dtype not in (dtypes.float32, dtypes.float64):
         return False
     dtype = values[line.results[0]].dtype

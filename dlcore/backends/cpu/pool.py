@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,13 @@ import numpy as np
 from dlcore import _C, dtypes
 from dlcore.backends.cpu.conv import ready
 from dlcore.dispatch import Call, implement
+from dlcore.graph import Value
 from dlcore.ops import window
 from dlcore.signature import Shape
 
 Array = np.ndarray[Any, Any]
+NEAR = 1 << 20
+"""Bytes for each thread of what is pooled next: they stay in its second cache."""
 
 
 def _refuse(call: Call) -> str | None:
@@ -36,6 +41,24 @@ def max_pool2d(
     y, i = _empty(out, x.dtype), _C.empty(out, dtypes.int64)
     _C.max_pool2d(ready(x), y, i, kernel, stride, padding, dilation)
     return y.astype(x.dtype, copy=False), i
+
+
+def pooled(
+    convolve: Callable[..., Array], x: Value, y: Value, *, kernel: Shape, stride: Shape, padding: Shape,
+    dilation: Shape, ceil_mode: bool = False,
+) -> Callable[..., tuple[Array, Array]]:  # fmt: skip
+    """A function: `max_pool2d`, x to y, of what `convolve` makes, some images at a time."""
+    geometry = kernel, stride, padding, dilation
+    some = max(1, NEAR // (prod(x.shape[1:]) * x.dtype.itemsize)) * _C.num_threads()
+
+    def call(images: Array, *more: Any, **attrs: Any) -> tuple[Array, Array]:
+        largest, i = _C.empty(y.shape, y.dtype), _C.empty(y.shape, dtypes.int64)
+        for n in range(0, len(images), some):
+            part = slice(n, n + some)
+            _C.max_pool2d(convolve(images[part], *more, **attrs), largest[part], i[part], *geometry)
+        return largest, i
+
+    return call
 
 
 @implement("max_pool2d_grad", "cpu", refuse=_refuse)

@@ -1,0 +1,198 @@
+// Gradient of a convolution with respect to its weights, where each group has one channel (grey images, depthwise
+// layers): dw[o, tap] = the sum over pixels of dy[o, pixel] x[pixel + tap]. Vectors run over the pixels of a row, which
+// both arrays have in order, as the planes of conv_axis.h do for every stride. Sums are made lane by lane, in a number
+// of chunks of the batch that the shape alone decides, and added up at the end.
+#include <algorithm>
+
+#include "conv.h"
+#include "conv_planes.h"
+#include "isa.h"
+#include "memory.h"
+#include "parallel.h"
+
+namespace dlcore {
+namespace DL_ISA {
+namespace {
+
+constexpr int kFeatures = kVectorRegisters == 32 ? 8 : 4, kTaps = 3;  // a register tile
+constexpr int kManyTaps = 9;                                          // of one feature
+constexpr Index kPixels = 768;  // at a time: kFeatures times as many elements of dy stay in L1
+
+// At most a vector of pixels of one row: where in dy and in a plane they begin, and how many.
+struct Piece {
+  Index dy, x, n;
+};
+
+// sums[m*sum_step + k*lanes] += the sum over pieces of dy[m*dy_step + piece] x[offset[k] + piece], lane by lane.
+template <class T>
+struct Taps {
+  const Piece *pieces, *end;
+  const T* dy;
+  Index dy_step;
+  const T* x;
+  const Index* offset;
+  T* sums;
+  Index sum_step;
+};
+
+template <class T, int Features, int Count>
+void add_taps(const Taps<T>& given) {
+  constexpr int W = lanes<T>;
+  const Taps<T> t = given;  // a copy, which no store can change
+  vec<T> sum[Features][Count];
+  const T* from[Count];
+  static_for<Count>([&](auto k) DL_INLINE_LAMBDA { from[k] = t.x + t.offset[k]; });
+  static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
+    static_for<Count>([&](auto k) DL_INLINE_LAMBDA { sum[m][k] = load(t.sums + m * t.sum_step + k * W); });
+  });
+  for (const Piece* piece = t.pieces; piece < t.end; ++piece) {
+    vec<T> x[Count];
+    static_for<Count>([&](auto k) DL_INLINE_LAMBDA { x[k] = load(from[k] + piece->x, piece->n); });
+    static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
+      const vec<T> dy = load(t.dy + m * t.dy_step + piece->dy, piece->n);
+      static_for<Count>([&](auto k) DL_INLINE_LAMBDA { sum[m][k] = fma(dy, x[k], sum[m][k]); });
+    });
+  }
+  static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
+    static_for<Count>([&](auto k) DL_INLINE_LAMBDA { store(t.sums + m * t.sum_step + k * W, sum[m][k]); });
+  });
+}
+
+template <class T>
+struct AddTaps {
+  void (*run[kFeatures + 1][kTaps + 1])(const Taps<T>&) = {};
+  void (*many)(const Taps<T>&) = add_taps<T, 1, kManyTaps>;
+  constexpr AddTaps() {
+    static_for<kFeatures>([&](auto m) {
+      static_for<kTaps>([&](auto k) { run[m + 1][k + 1] = add_taps<T, decltype(m)() + 1, decltype(k)() + 1>; });
+    });
+  }
+};
+template <class T>
+constexpr AddTaps<T> add_taps_of;
+
+template <class T>
+struct Layout {
+  const Conv2d& p;
+  Axis ys, xs;
+  Index features, taps;  // of a group
+  Index rows, plane;     // of dy at a time; elements of a plane
+  Index per_row;         // pieces
+  Index chunks, parts;   // of the batch, of the features
+
+  DL_INLINE Layout(const Conv2d& p, int nt)
+      : p(p),
+        ys(forward_axis(p.H, p.P, p.KH, p.stride[0], p.dilation[0], p.padding[0])),
+        xs(forward_axis(p.W, p.Q, p.KW, p.stride[1], p.dilation[1], p.padding[1])),
+        features(p.O / p.groups),
+        taps(p.KH * p.KW),
+        plane(ys.places * xs.places),
+        per_row((p.Q + lanes<T> - 1) / lanes<T>) {
+    const Index most = larger<Index>(1, kPixels / p.Q), blocks = (p.P + most - 1) / most;
+    rows = (p.P + blocks - 1) / blocks;
+    chunks = 16;
+    while (chunks > 1 && (chunks > p.N || chunks * p.O * sums() > (1 << 19))) chunks /= 2;
+    parts = smaller<Index>((features + kFeatures - 1) / kFeatures, (nt + chunks * p.groups - 1) / (chunks * p.groups));
+  }
+  DL_INLINE Index sums() const { return taps * lanes<T>; }  // of a feature
+  DL_INLINE Index image() const { return ys.planes * xs.planes * plane + lanes<T>; }
+  DL_INLINE Index offset(Index tap) const {
+    const Tap y = ys.tap(0, tap / p.KW), x = xs.tap(0, tap % p.KW);
+    return (y.plane * xs.planes + x.plane) * plane + y.shift * xs.places + x.shift;
+  }
+  DL_INLINE Piece piece(Index i) const {
+    const Index y = i / per_row, x = i % per_row * lanes<T>;
+    return {y * p.Q + x, y * xs.places + x, smaller<Index>(lanes<T>, p.Q - x)};
+  }
+};
+
+// Adds the terms of some rows to the sums of some features.
+template <class T>
+void add_rows(const Layout<T>& l, Taps<T> t, int features) {
+  for (Index tap = 0, some; tap < l.taps; tap += some, t.offset += some, t.sums += some * lanes<T>) {
+    const bool many = features == 1 && l.taps - tap >= kManyTaps;
+    some = many ? kManyTaps : smaller<Index>(kTaps, l.taps - tap);
+    (many ? add_taps_of<T>.many : add_taps_of<T>.run[features][some])(t);
+  }
+}
+
+// What all threads read: offsets of taps, pieces of the rows at a time.
+template <class T>
+class Places {
+ public:
+  DL_INLINE Places(const Layout<T>& l)
+      : memory_(sizeof(Index) * size_t(l.taps) + sizeof(Piece) * size_t(l.rows * l.per_row)),
+        offset(static_cast<Index*>(memory_.data())),
+        pieces(reinterpret_cast<Piece*>(offset + l.taps)) {
+    for (Index tap = 0; tap < l.taps; ++tap) offset[tap] = l.offset(tap);
+    for (Index i = 0; i < l.rows * l.per_row; ++i) pieces[i] = l.piece(i);
+  }
+
+ private:
+  const Scratch memory_;
+
+ public:
+  Index* const offset;
+  Piece* const pieces;
+};
+
+// The sums of one chunk of the batch for one part of a group's features.
+template <class T>
+void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Places<T>& places, Index chunk, Index group,
+               Index part, T* planes, T* sums) {
+  const Conv2d& p = l.p;
+  const Index begin = l.features * part / l.parts, end = l.features * (part + 1) / l.parts, pixels = p.P * p.Q;
+  std::fill(sums + begin * l.sums(), sums + end * l.sums(), T(0));
+  for (Index n = p.N * chunk / l.chunks; n < p.N * (chunk + 1) / l.chunks; ++n) {
+    fill_planes(l.ys, l.xs, x + (n * p.groups + group) * p.H * p.W, 1, 0, l.ys.places, planes);
+    for (Index m = begin; m < end; m += kFeatures)
+      for (Index row = 0; row < p.P; row += l.rows) {
+        const T* const from = dy + ((n * p.groups + group) * l.features + m) * pixels + row * p.Q;
+        add_rows(l,
+                 {places.pieces, places.pieces + smaller(l.rows, p.P - row) * l.per_row, from, pixels,
+                  planes + row * l.xs.places, places.offset, sums + m * l.sums(), l.sums()},
+                 int(smaller<Index>(kFeatures, end - m)));
+      }
+  }
+}
+
+// dw of one feature: the chunks in order, then the lanes.
+template <class T>
+void finish(const Layout<T>& l, const T* sums, T* dw) {
+  for (Index tap = 0; tap < l.taps; ++tap, sums += lanes<T>) {
+    vec<T> total = load(sums);
+    for (Index chunk = 1; chunk < l.chunks; ++chunk) total += load(sums + chunk * l.p.O * l.sums());
+    dw[tap] = sum<T>(total);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void conv_dw_taps(const Conv2d& p, const T* x, const T* dy, T* dw) {
+  const double work = double(p.N * p.O * p.P * p.Q) * double(p.KH * p.KW);
+  const int width = work < kConvWorthATeam ? 1 : num_threads();
+  const Layout<T> l(p, width);
+  const Places<T> places(l);
+  const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.sums() + width * l.image()));
+  T* const sums = static_cast<T*>(memory.data());
+  T* const planes = sums + l.chunks * p.O * l.sums();
+  team().run(
+      [&](int tid, int nt) {
+        const Index units = l.chunks * p.groups * l.parts;
+        for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i) {
+          const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
+          add_chunk(l, x, dy, places, chunk, group, part, planes + tid * l.image(),
+                    sums + (chunk * p.O + group * l.features) * l.sums());
+        }
+        team().barrier();
+        for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o) finish(l, sums + o * l.sums(), dw + o * l.taps);
+      },
+      width);
+}
+
+template void conv_dw_taps<float>(const Conv2d&, const float*, const float*, float*);
+template void conv_dw_taps<double>(const Conv2d&, const double*, const double*, double*);
+
+}  // namespace DL_ISA
+}  // namespace dlcore
