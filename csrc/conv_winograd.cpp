@@ -221,8 +221,8 @@ void multiply(const Panels& panels, Index begin, Index end, Index channels, cons
         for (Index i = begin; i < end; ++i) {
           const int rows = panels.size(i);
           const T* a = u + k * u_point + panels.begin(i) * channels + c * rows;
-          micro_kernels<T>().run[vectors][rows](some, a, v, blocks.line, m, blocks.line, c > 0, a + rows * channels,
-                                                rows);
+          micro_kernels<T>().run[vectors][rows](some, a, 1, rows, v, blocks.line, m, blocks.line, c > 0,
+                                                a + rows * channels, rows);
           m += rows * blocks.line;
         }
       }

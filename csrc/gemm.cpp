@@ -29,7 +29,7 @@ void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store)
   if (p.a_col == 1 && p.b_row == 1 && K >= kShortSum && smaller(M, N) <= kThin)
     return team().run([&](int tid, int nt) { dot_in_team(tid, nt, M, N, K, a, p.a_row, b, p.b_col, store); }, limit);
   const GemmSpace<T> space(limit, N, K);
-  const PackRows<T> rows{a, p.a_row, p.a_col};
+  const PackRows<T> rows(a, p.a_row, p.a_col, N * K);
   const auto run = [&](const auto& columns) {
     team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, store, space); }, limit);
   };

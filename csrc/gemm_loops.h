@@ -3,6 +3,7 @@
 //
 //   packer of A  void pack(Index m0, int rows, Index k0, Index kc, T* out) const     out[k*rows + i] = A[m0+i, k0+k]
 //                Index depth() const: how many k at a time; few where neighbouring panels share cache lines
+//                bool in_place() const; if true, A[m0+i, k0+k] = at(m0, k0)[i*row + k], and pack is not called
 //   packer of B  void pack(Index n0, int cols, Index k0, Index kc, T* out) const     out[k*NR + j]   = B[k0+k, n0+j],
 //                zero for cols <= j < NR
 //                static constexpr bool in_place; if true, `const T* at(Index n0, Index k0) const` and `Index row`
@@ -33,11 +34,11 @@ struct Tiling {
   static constexpr Index NC = 2048;
 };
 
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a[k*height + i] b[k*ldb + j], of `height` rows and some vectors
+// c[i*ldc + j] = (add ? c : 0) + sum over k of a[i*a_row + k*a_col] b[k*ldb + j], of `height` rows and some vectors
 // of columns. Meanwhile ahead[k*pace] is fetched into L2.
 template <class T>
-using MicroKernel = void (*)(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool add, const T* ahead,
-                             Index pace);
+using MicroKernel = void (*)(Index kc, const T* a, Index a_row, Index a_col, const T* b, Index ldb, T* c, Index ldc,
+                             bool add, const T* ahead, Index pace);
 template <class T>
 struct MicroKernels {
   MicroKernel<T> run[Tiling<T>::kVectors + 1][Tiling<T>::MR + 1];  // by vectors and height
@@ -71,6 +72,13 @@ DL_INLINE Range part_of(Index n, Index unit, int tid, int nt) {
   return {smaller(n, units * tid / nt * unit), smaller(n, units * (tid + 1) / nt * unit)};
 }
 
+template <class T>
+struct PanelOfA {
+  const T* data;
+  Index row, col;  // strides
+  int rows;
+};
+
 // A panel of B: where the micro-kernel finds it, and what it should fetch for later.
 template <class T>
 struct PanelOfB {
@@ -83,17 +91,17 @@ struct PanelOfB {
 
 // One tile: by the micro-kernel's own store where the epilogue allows it, else by way of a buffer.
 template <class T, class E>
-DL_INLINE void run_tile(Index kc, const T* a, int rows, const PanelOfB<T>& b, const E& epilogue, Index m0, Index n0,
+DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, const E& epilogue, Index m0, Index n0,
                         bool first, bool last) {
   const int vectors = (b.cols + lanes<T> - 1) / lanes<T>;
-  const MicroKernel<T> kernel = micro_kernels<T>().run[vectors][rows];
+  const MicroKernel<T> kernel = micro_kernels<T>().run[vectors][a.rows];
   Index ld = 0;
   bool add = !first;
   T* c = b.cols == vectors * lanes<T> ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
-  if (c != nullptr) return kernel(kc, a, b.data, b.ld, c, ld, add, b.ahead, b.pace);
+  if (c != nullptr) return kernel(kc, a.data, a.row, a.col, b.data, b.ld, c, ld, add, b.ahead, b.pace);
   alignas(64) T acc[Tiling<T>::MR * Tiling<T>::NR];
-  kernel(kc, a, b.data, b.ld, acc, Tiling<T>::NR, false, b.ahead, b.pace);
-  epilogue.tile(m0, n0, rows, b.cols, acc, first, last);
+  kernel(kc, a.data, a.row, a.col, b.data, b.ld, acc, Tiling<T>::NR, false, b.ahead, b.pace);
+  epilogue.tile(m0, n0, a.rows, b.cols, acc, first, last);
 }
 
 // Working memory of gemm_in_team for at most nt threads: made before team().run, which is given nt as its limit.
@@ -144,7 +152,7 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
 
       for (Index m_block = m.begin; m_block < m.end; m_block += Tile::MC) {
         const Panels panels(smaller(Tile::MC, m.end - m_block), Tile::MR);
-        for (Index k = 0; k < kc; k += A.depth())
+        for (Index k = 0; !A.in_place() && k < kc; k += A.depth())
           for (Index i = 0; i < panels.count; ++i)
             A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(A.depth(), kc - k),
                    a_block + panels.begin(i) * kc + k * panels.size(i));
@@ -157,8 +165,11 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
               const T* here = B.at(n_block + p * NR, k0);
               b = {here, B.row, NR, here + 8 * B.row, B.row};
             }
-          run_tile(kc, a_block + panels.begin(i) * kc, panels.size(i), b, epilogue, m_block + panels.begin(i),
-                   n_block + p * NR, k0 == 0, k0 + kc == K);
+          const Index m0 = m_block + panels.begin(i);
+          const int rows = panels.size(i);
+          const PanelOfA<T> a = A.in_place() ? PanelOfA<T>{A.at(m0, k0), A.row, 1, rows}
+                                             : PanelOfA<T>{a_block + panels.begin(i) * kc, 1, rows, rows};
+          run_tile(kc, a, b, epilogue, m0, n_block + p * NR, k0 == 0, k0 + kc == K);
         };
         if (kc > kShortK)  // a panel of B stays near for all rows
           for (Index p = 0; p < b_panels; ++p)

@@ -6,7 +6,8 @@ namespace DL_ISA {
 namespace {
 
 template <class T, int MR, int Vectors>
-void micro(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool add, const T* ahead, Index pace) {
+void micro(Index kc, const T* a, Index a_row, Index a_col, const T* b, Index ldb, T* c, Index ldc, bool add,
+           const T* ahead, Index pace) {
   constexpr int W = lanes<T>;
   vec<T> acc[MR][Vectors];
   static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
@@ -20,11 +21,11 @@ void micro(Index kc, const T* a, const T* b, Index ldb, T* c, Index ldc, bool ad
     vec<T> x[Vectors];
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { x[v] = load(b + v * W); });
     static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-      const vec<T> y = broadcast(a[i]);
+      const vec<T> y = broadcast(a[i * a_row]);
       static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { acc[i][v] = fma(y, x[v], acc[i][v]); });
     });
     __builtin_prefetch(ahead, 0, 2);
-    a += MR;
+    a += a_col;
     b += ldb;
     ahead += pace;
   }

@@ -65,10 +65,16 @@ DL_INLINE void pack_panel(const T* p, Index line_stride, Index k_stride, int n, 
 }
 
 template <class T>
-struct PackRows {  // a matrix as operand A
+struct PackRows {                          // a matrix as operand A
+  static constexpr Index kNear = 2 << 20;  // bytes of B that are read from L2: reading A in place takes no longer
   const T* p;
   Index row, col;
+  bool here;
+  DL_INLINE PackRows(const T* p, Index row, Index col, Index b_elements)
+      : p(p), row(row), col(col), here(col == 1 && b_elements * Index(sizeof(T)) <= kNear) {}
   DL_INLINE Index depth() const { return col == 1 ? Tiling<T>::KC : 16; }
+  DL_INLINE bool in_place() const { return here; }
+  DL_INLINE const T* at(Index m0, Index k0) const { return p + m0 * row + k0; }
   void pack(Index m0, int rows, Index k0, Index kc, T* out) const {
     pack_panel(p + m0 * row + k0 * col, row, col, rows, kc, out, rows);
   }
