@@ -14,6 +14,7 @@ void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
 void bind_gather(py::module_& m);
+void bind_join(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_launcher(py::module_& m);
@@ -231,6 +232,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
   dlcore::bind_gather(m);
+  dlcore::bind_join(m);
   dlcore::bind_norm(m);
   dlcore::bind_optim(m);
   dlcore::bind_launcher(m);
