@@ -221,8 +221,13 @@ void multiply(const Panels& panels, Index begin, Index end, Index channels, cons
         for (Index i = begin; i < end; ++i) {
           const int rows = panels.size(i);
           const T* a = u + k * u_point + panels.begin(i) * channels + c * rows;
-          micro_kernels<T>().run[vectors][rows](some, a, 1, rows, v, blocks.line, m, blocks.line, c > 0,
-                                                a + rows * channels, rows);
+          micro_kernels<T>().run[vectors][rows]({some,
+                                                 {a, 1, rows, rows},
+                                                 {v, blocks.line, int(vectors * W), a + rows * channels, rows},
+                                                 m,
+                                                 blocks.line,
+                                                 c > 0,
+                                                 nullptr});
           m += rows * blocks.line;
         }
       }

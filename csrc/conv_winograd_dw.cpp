@@ -130,8 +130,14 @@ void add_tiles(const Layout<T>& l, Index tiles, Index begin, Index end, const Me
       for (Index m = begin; m < end; m += H) {
         const T *z = memory.z + k * l.z_point + m * l.tiles, *v = memory.v + k * l.v_point + c;
         T* to = sums + (k * l.features + m) * l.channels + c;
-        micro_kernels<T>().run[smaller<Index>(NR, l.channels - c) / W][H](tiles, z, 1, H, v, l.channels, to, l.channels,
-                                                                          true, z + H * l.tiles, H);
+        const Index vectors = smaller<Index>(NR, l.channels - c) / W;
+        micro_kernels<T>().run[vectors][H]({tiles,
+                                            {z, 1, H, H},
+                                            {v, l.channels, int(vectors * W), z + H * l.tiles, H},
+                                            to,
+                                            l.channels,
+                                            true,
+                                            nullptr});
       }
 }
 

@@ -30,8 +30,10 @@ void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store)
     return team().run([&](int tid, int nt) { dot_in_team(tid, nt, M, N, K, a, p.a_row, b, p.b_col, store); }, limit);
   const GemmSpace<T> space(limit, N, K);
   const PackRows<T> rows(a, p.a_row, p.a_col, N * K);
+  Store<T> made = store;
+  made.starts = store.bias != nullptr && !store.bias_per_row;
   const auto run = [&](const auto& columns) {
-    team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, store, space); }, limit);
+    team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, made, space); }, limit);
   };
   if (p.b_col == 1 && M <= (p.b_row * Index(sizeof(T)) < kPage ? kFew : kVeryFew)) run(ReadColumns<T>{b, p.b_row});
   else run(PackColumns<T>{b, p.b_row, p.b_col});

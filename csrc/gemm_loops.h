@@ -8,7 +8,8 @@
 //                zero for cols <= j < NR
 //                static constexpr bool in_place; if true, `const T* at(Index n0, Index k0) const` and `Index row`
 //                give B[k0+k, n0+j] = at(n0, k0)[k*row + j], and pack is called for the last few columns only
-//   epilogue     T* place(Index m0, Index n0, bool last, Index* ld, bool* add) const where the micro-kernel may store
+//   epilogue     const T* start(Index n0) const what the sums of columns n0 on begin with, or null for zeros
+//                T* place(Index m0, Index n0, bool last, Index* ld, bool* add) const where the micro-kernel may store
 //                (or add) a tile of whole vectors itself, or null to get it by
 //                void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const
 //                with acc[i*NR + j]: the part of C from one block of K. A sum over K arrives in blocks, `first` to
@@ -16,6 +17,8 @@
 //
 // Sums over K are never divided among threads, so the bits of C do not depend on their number.
 #pragma once
+#include <algorithm>
+
 #include "memory.h"
 #include "parallel.h"
 #include "simd.h"
@@ -34,11 +37,38 @@ struct Tiling {
   static constexpr Index NC = 2048;
 };
 
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a[i*a_row + k*a_col] b[k*ldb + j], of `height` rows and some vectors
-// of columns. Meanwhile ahead[k*pace] is fetched into L2.
+// Rows of A: a[i*row + k*col].
 template <class T>
-using MicroKernel = void (*)(Index kc, const T* a, Index a_row, Index a_col, const T* b, Index ldb, T* c, Index ldc,
-                             bool add, const T* ahead, Index pace);
+struct PanelOfA {
+  const T* data;
+  Index row, col;
+  int rows;
+};
+
+// Columns of B, b[k*ld + j], and what should be fetched meanwhile.
+template <class T>
+struct PanelOfB {
+  const T* data;
+  Index ld;
+  int cols;
+  const T* ahead;
+  Index pace;
+};
+
+// c[i*ldc + j] = (add ? c : 0) + start[j] (null: 0) + sum over kc of a[i, k] b[k, j], of all rows of a and some vectors
+// of columns. Meanwhile b.ahead[k*pace] is fetched into L2.
+template <class T>
+struct MicroTile {
+  Index kc;
+  PanelOfA<T> a;
+  PanelOfB<T> b;
+  T* c;
+  Index ldc;
+  bool add;
+  const T* start;
+};
+template <class T>
+using MicroKernel = void (*)(const MicroTile<T>&);
 template <class T>
 struct MicroKernels {
   MicroKernel<T> run[Tiling<T>::kVectors + 1][Tiling<T>::MR + 1];  // by vectors and height
@@ -72,35 +102,25 @@ DL_INLINE Range part_of(Index n, Index unit, int tid, int nt) {
   return {smaller(n, units * tid / nt * unit), smaller(n, units * (tid + 1) / nt * unit)};
 }
 
-template <class T>
-struct PanelOfA {
-  const T* data;
-  Index row, col;  // strides
-  int rows;
-};
-
-// A panel of B: where the micro-kernel finds it, and what it should fetch for later.
-template <class T>
-struct PanelOfB {
-  const T* data;
-  Index ld;
-  int cols;
-  const T* ahead;
-  Index pace;
-};
-
 // One tile: by the micro-kernel's own store where the epilogue allows it, else by way of a buffer.
 template <class T, class E>
 DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, const E& epilogue, Index m0, Index n0,
                         bool first, bool last) {
-  const int vectors = (b.cols + lanes<T> - 1) / lanes<T>;
+  constexpr int W = lanes<T>, NR = Tiling<T>::NR;
+  const int vectors = (b.cols + W - 1) / W;
   const MicroKernel<T> kernel = micro_kernels<T>().run[vectors][a.rows];
+  const bool whole = b.cols == vectors * W;
+  alignas(64) T acc[Tiling<T>::MR * NR], padded[NR];
+  const T* start = first ? epilogue.start(n0) : nullptr;
+  if (start != nullptr && !whole) {
+    std::copy(start, start + b.cols, padded);
+    start = padded;
+  }
   Index ld = 0;
   bool add = !first;
-  T* c = b.cols == vectors * lanes<T> ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
-  if (c != nullptr) return kernel(kc, a.data, a.row, a.col, b.data, b.ld, c, ld, add, b.ahead, b.pace);
-  alignas(64) T acc[Tiling<T>::MR * Tiling<T>::NR];
-  kernel(kc, a.data, a.row, a.col, b.data, b.ld, acc, Tiling<T>::NR, false, b.ahead, b.pace);
+  T* const c = whole ? epilogue.place(m0, n0, last, &ld, &add) : nullptr;
+  if (c != nullptr) return kernel({kc, a, b, c, ld, add, start});
+  kernel({kc, a, b, acc, NR, false, start});
   epilogue.tile(m0, n0, a.rows, b.cols, acc, first, last);
 }
 

@@ -6,13 +6,18 @@ namespace DL_ISA {
 namespace {
 
 template <class T, int MR, int Vectors>
-void micro(Index kc, const T* a, Index a_row, Index a_col, const T* b, Index ldb, T* c, Index ldc, bool add,
-           const T* ahead, Index pace) {
+void micro(const MicroTile<T>& tile) {
   constexpr int W = lanes<T>;
+  const Index kc = tile.kc, a_row = tile.a.row, a_col = tile.a.col, ldb = tile.b.ld, pace = tile.b.pace;
+  const T *a = tile.a.data, *b = tile.b.data, *ahead = tile.b.ahead;
+  T* const c = tile.c;
+  const Index ldc = tile.ldc;
+  const bool add = tile.add;
   vec<T> acc[MR][Vectors];
-  static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-      acc[i][v] = vec<T>{};
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
+    const vec<T> start = tile.start == nullptr ? vec<T>{} : load(tile.start + v * W);
+    static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
+      acc[i][v] = start;
       if (add || kc < 16) __builtin_prefetch(c + i * ldc + v * W, 1);
     });
   });

@@ -50,11 +50,13 @@ struct Store {
   bool bias_per_row;
   Activation activation;
   bool accumulate;
+  bool starts = false;  // with the bias of columns, instead of adding it at the end
 
+  DL_INLINE const T* start(Index n0) const { return starts ? bias + n0 : nullptr; }
   DL_INLINE T* place(Index m0, Index n0, bool last, Index* row, bool* add) const {
     *row = ld;
     *add = *add || accumulate;
-    return last && (bias != nullptr || activation != Activation::none) ? nullptr : c + m0 * ld + n0;
+    return last && (adds_bias() || activation != Activation::none) ? nullptr : c + m0 * ld + n0;
   }
 
   void tile(Index m0, Index n0, int rows, int cols, const T* acc, bool first, bool last) const {
@@ -67,7 +69,7 @@ struct Store {
           constexpr int j = decltype(v)() * lanes<T>;
           vec<T> x = load(acc + i * Tiling<T>::NR + j);
           if (add) x += load(at + j);
-          if (last && bias != nullptr) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j);
+          if (last && adds_bias()) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j);
           store(at + j, activate<T>(f(), x));
         });
       }
@@ -75,6 +77,7 @@ struct Store {
   }
 
  private:
+  DL_INLINE bool adds_bias() const { return bias != nullptr && !starts; }
   // Fewer columns than a whole tile.
   void narrow_tile(Index m0, Index n0, int rows, int cols, const T* acc, bool add, bool last) const {
     constexpr int W = lanes<T>;
@@ -84,7 +87,7 @@ struct Store {
         const int n = smaller(W, cols - j);
         vec<T> x = load(acc + i * Tiling<T>::NR + j);
         if (add) x += load(at, n);
-        if (last && bias != nullptr) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j, n);
+        if (last && adds_bias()) x += bias_per_row ? broadcast(bias[m0 + i]) : load(bias + n0 + j, n);
         store(at, last ? activate<T>(activation, x) : x, n);
       }
   }

@@ -253,8 +253,13 @@ class StepPart {
       for (Index i = group.begin; i < group.end; ++i) {
         const Index n = panels_.begin(i), height = panels_.size(i);
         const T* const next = b + (k + kc + (i - group.begin) * kc / count) * NR;
-        micro_kernels<T>().run[vectors][height](kc, a + n * plan_.K + k * height, 1, height, b + k * NR, NR,
-                                                c + n * ld_, ld_, add || k > 0, next, (NR + count - 1) / count);
+        micro_kernels<T>().run[vectors][height]({kc,
+                                                 {a + n * plan_.K + k * height, 1, height, int(height)},
+                                                 {b + k * NR, NR, int(NR), next, (NR + count - 1) / count},
+                                                 c + n * ld_,
+                                                 ld_,
+                                                 add || k > 0,
+                                                 nullptr});
       }
     }
   }

@@ -125,6 +125,8 @@ def check_labels(name: str, labels: Any, num_classes: int, ignored: int | None =
 def labels_in_range(labels: Any, num_classes: int, ignored: int | None = None) -> None:
     """Raise IndexRangeError for a label outside [0, num_classes) that is not `ignored`."""
     host = np.asarray(labels)
+    if not host.size or (host.min() >= 0 and host.max() < num_classes):
+        return
     bad = (host < 0) | (host >= num_classes)
     if ignored is not None:
         bad &= host != ignored

@@ -220,7 +220,7 @@ class Optimizer:
 
     def _may_step(self) -> bool:
         for i, p in enumerate(self.params()):
-            if p.grad is not None and (p.grad.shape != p.shape or p.grad.dtype != p.dtype):
+            if p.grad is not None and (p._meta or p._find_meta()) is not (p.grad._meta or p.grad._find_meta()):
                 raise ArgumentError(
                     f"{type(self).__name__}: parameter {i} is {p.dtype}{list(p.shape)}, its gradient "
                     f"{p.grad.dtype}{list(p.grad.shape)}"
