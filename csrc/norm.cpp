@@ -39,17 +39,28 @@ double value(const void* p, Index i, double otherwise) {
 struct Sums {
   double first, second;
 };
-// As sum_over, of the two terms that term(i, n, sums) adds.
+// As sum_over, of the two terms that term(i, n, sums) adds, over one line of positions after the other.
+class TwoSums {
+ public:
+  template <class F>
+  DL_INLINE void add(Index length, const F& term) {
+    Index i = 0;
+    for (; i + 4 * kWide <= length; i += 4 * kWide)
+      static_for<4>([&](auto u) DL_INLINE_LAMBDA { term(i + u * kWide, I<kWide>(), s_[u]); });
+    for (; i + kWide <= length; i += kWide) term(i, I<kWide>(), s_[0]);
+    if (i < length) term(i, length - i, s_[1]);
+  }
+  DL_INLINE Sums total() const { return {total(0), total(1)}; }
+
+ private:
+  DL_INLINE double total(int k) const { return sum<double>((s_[0][k] + s_[1][k]) + (s_[2][k] + s_[3][k])); }
+  Wide s_[4][2] = {};
+};
 template <class F>
 DL_INLINE Sums two_sums_over(Index length, const F& term) {
-  Wide s[4][2] = {};
-  Index i = 0;
-  for (; i + 4 * kWide <= length; i += 4 * kWide)
-    static_for<4>([&](auto u) DL_INLINE_LAMBDA { term(i + u * kWide, I<kWide>(), s[u]); });
-  for (; i + kWide <= length; i += kWide) term(i, I<kWide>(), s[0]);
-  if (i < length) term(i, length - i, s[1]);
-  const auto total = [&](int k) { return sum<double>((s[0][k] + s[1][k]) + (s[2][k] + s[3][k])); };
-  return {total(0), total(1)};
+  TwoSums sums;
+  sums.add(length, term);
+  return sums.total();
 }
 
 // ---- lines: x[lines, n] with coefficients by line (repeating after `period`), or by column
@@ -121,10 +132,14 @@ void unnormalise(Index lines, Index n, Index period, P... pointers) {
   for_lines<T>(lines, n, period, unnormalising<T, by_column>(pointers...));
 }
 
-// f of the elements of channel c of x[N, C, S]
+// f of the elements of channel c of x[N, C, S], which makes those of y; each of its lines is fetched one ahead.
 template <class T, class F>
-DL_INLINE void for_channel(Index n, Index channels, Index s, Index c, const F& f, const Tail& tail = {}) {
-  for (Index i = 0; i < n; ++i) for_line<T>(i * channels + c, s, channels, f, tail);
+DL_INLINE void for_channel(Index n, Index channels, Index s, Index c, const F& f, T* y, const Tail& tail = {}) {
+  const auto ahead = [&f, y, next = channels * s](Index c, Index i, Index at, Index count) DL_INLINE_LAMBDA {
+    __builtin_prefetch(y + at + next, 1);
+    f(c, i, at, count);
+  };
+  for (Index i = 0; i < n; ++i) for_line<T>(i * channels + c, s, channels, ahead, tail);
 }
 
 Reduction by_channel(const void* x, Index n, Index c, Index s) {
@@ -149,16 +164,17 @@ template <class T>
 Sums channel_moments(const ChannelNorm& p, Index c) {
   const T* x = static_cast<const T*>(p.x) + c * p.s;
   const double origin = p.n > 0 && *x - *x == 0 ? double(*x) : 0, count = larger(1., double(p.n * p.s));
-  Sums all = {0, 0};
-  for (Index i = 0; i < p.n; ++i, x += p.c * p.s) {
-    const Sums line = two_sums_over(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+  const Index next = p.c * p.s;
+  TwoSums sums;
+  for (Index i = 0; i < p.n; ++i, x += next)
+    sums.add(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+      __builtin_prefetch(x + j + next);
       Wide v = widen(x + j, n) - origin;
       for (int lane = 0; lane < kWide; ++lane)
         if (lane >= n) v[lane] = 0;
       s[0] += v, s[1] += v * v;
     });
-    all.first += line.first, all.second += line.second;
-  }
+  const Sums all = sums.total();
   return {origin + all.first / count, all.second - all.first * (all.first / count)};
 }
 
@@ -167,15 +183,16 @@ template <class T>
 Sums channel_products(const ChannelNormGrad& p, Index c) {
   const T *dy = static_cast<const T*>(p.dy) + c * p.s, *x = static_cast<const T*>(p.x) + c * p.s;
   const double mean = double(static_cast<const T*>(p.mean)[c]);
-  Sums all = {0, 0};
-  for (Index i = 0; i < p.n; ++i, dy += p.c * p.s, x += p.c * p.s) {
-    const Sums line = two_sums_over(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+  const Index next = p.c * p.s;
+  TwoSums sums;
+  for (Index i = 0; i < p.n; ++i, dy += next, x += next)
+    sums.add(p.s, [=](Index j, auto n, Wide* s) DL_INLINE_LAMBDA {
+      __builtin_prefetch(dy + j + next);
+      __builtin_prefetch(x + j + next);
       const Wide g = widen(dy + j, n);
       s[0] += g, s[1] += g * (widen(x + j, n) - mean);
     });
-    all.first += line.first, all.second += line.second;
-  }
-  return all;
+  return sums.total();
 }
 
 // Whether a thread takes whole channels, one after the other: what it reads again is then still in its cache. Where S
@@ -209,7 +226,7 @@ void batch(const ChannelNorm& p) {
       const Sums found = channel_moments<T>(p, c);
       mean[c] = found.first, var[c] = found.second;
       finish(c);
-      for_channel<T>(p.n, p.c, p.s, c, apply, p.tail);
+      for_channel<T>(p.n, p.c, p.s, c, apply, y, p.tail);
     }
   });
 }
@@ -259,7 +276,7 @@ void batch_grad(const ChannelNormGrad& p) {
       const Sums found = channel_products<T>(p, c);
       total[c] = found.first, along[c] = found.second;
       finish(c);
-      for_channel<T>(p.n, p.c, p.s, c, apply);
+      for_channel<T>(p.n, p.c, p.s, c, apply, dx);
     }
   });
 }
