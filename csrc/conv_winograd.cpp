@@ -25,6 +25,7 @@ struct Blocks {
   Index count, columns, line;               // columns: of V and M, a block's tiles; line: between their rows
   Index v_point, m_point;                   // between their 16 matrices; not a power of two, or they share cache sets
   Index lines;                              // elements of rows of source elements or results
+  bool whole;                               // rows of results are whole vectors, so that nothing is put in lines
 
   DL_INLINE Blocks(const Correlation<T>& p, int nt)
       : rows_of_image((p.ys.results + 1) / 2), tiles_of_row((p.xs.results + 1) / 2) {
@@ -40,6 +41,7 @@ struct Blocks {
     v_point = p.channels * line + kLine;
     m_point = kPanelsAtOnce * Tiling<T>::MR * line + kLine;
     lines = round_up((rows + 1) * 2 * tiles_of_row + 3 * W, W);
+    whole = p.xs.results % W == 0 && p.ys.results % 2 == 0;
   }
 };
 
@@ -94,18 +96,15 @@ void transform_weights(const Correlation<T>& p, Index first, int rows, T* u, Ind
 
 // ---- V[k][channel][tile]
 
-// Source elements of one channel to V of `tiles` tiles. Those in row i and columns 2 j and 2 j + 1 of patch t begin at
-// lines(i % 2, j) + i / 2 * row + 2 * t. So neighbouring tiles read neighbouring elements, from one row of tiles to the
-// next as well.
-template <class T, class Lines>
-DL_INLINE void transform_source(const Lines& lines, Index row, Index tiles, T* v, Index v_point) {
-  constexpr int W = lanes<T>;
-  for (Index x = 0; x < tiles; x += W) {
+// V of the `tiles` tiles of one channel. part(x, i, j, half): that half of the elements in row i and columns 2 j and
+// 2 j + 1 of a vector of patches, which tile x is the first of.
+template <class T, class Part>
+DL_INLINE void transform_source(const Part& part, Index tiles, T* v, Index v_point) {
+  for (Index x = 0; x < tiles; x += lanes<T>) {
     vec<T> t[4][4];  // [row of the patch][its column]
     static_for<4>([&](auto i) DL_INLINE_LAMBDA {
       static_for<2>([&](auto j) DL_INLINE_LAMBDA {
-        const T* at = lines(i % 2, j) + i / 2 * row + 2 * x;
-        const vec<T> a = load(at), b = load(at + W);
+        const vec<T> a = part(x, i, j, I<0>()), b = part(x, i, j, I<1>());
         t[i][2 * j] = even_of<T>(a, b), t[i][2 * j + 1] = odd_of<T>(a, b);
       });
     });
@@ -119,6 +118,36 @@ DL_INLINE void transform_source(const Lines& lines, Index row, Index tiles, T* v
       store(to + 2 * v_point, t[i][2] - t[i][1]), store(to + 3 * v_point, t[i][1] - t[i][3]);
     });
   }
+}
+
+// Rows of whole vectors of one channel, read where they are.
+template <class T>
+DL_INLINE void transform_whole(const Correlation<T>& p, const T* source, const TileRows& rows, T* v, Index v_point) {
+  constexpr int W = lanes<T>;
+  static constexpr T zeros[W + 2] = {};
+  const Index vectors = p.xs.results / W;  // of a row
+  const T* at[4][2];                       // [row of the patch][half], of columns 0 and 1
+  int begin[2][2], end[2][2];              // [half][columns]: the lanes that are source elements
+  const auto move_to = [&](Index x) DL_INLINE_LAMBDA {
+    for (int half = 0; half < 2; ++half) {
+      const Index chunk = 2 * x / W + half, col = chunk % vectors * W - p.xs.pad;
+      const Index y = 2 * (rows.first + chunk / vectors) - p.ys.pad;
+      for (int i = 0; i < 4; ++i) {
+        const bool inside = y + i >= 0 && y + i < p.ys.source && chunk < rows.count * vectors;
+        at[i][half] = inside ? source + (y + i) * p.xs.source + col : zeros;
+      }
+      for (int j = 0; j < 2; ++j) {
+        begin[half][j] = int(larger<Index>(0, smaller<Index>(W, -col - 2 * j)));
+        end[half][j] = int(larger<Index>(begin[half][j], smaller<Index>(W, p.xs.source - col - 2 * j)));
+      }
+    }
+  };
+  transform_source<T>(
+      [&](Index x, auto i, auto j, auto half) DL_INLINE_LAMBDA {
+        if (i + j + half == 0) move_to(x);
+        return load(at[i][half] + 2 * j, begin[half][j], end[half][j]);
+      },
+      rows.count * p.xs.results / 2, v, v_point);
 }
 
 // to[i] = from[i] for i < n, and no other element.
@@ -141,11 +170,11 @@ DL_INLINE void copy_row(const Axis& ys, const Axis& xs, const T* source, Index y
 
 // ---- results
 
-// M of `tiles` tiles of one feature, to the even and the odd rows of results.
-template <class T>
-DL_INLINE void transform_results(const T* m, Index m_point, Index tiles, vec<T> bias, T* even_rows, T* odd_rows) {
-  constexpr int W = lanes<T>;
-  for (Index x = 0; x < tiles; x += W) {
+// M of `tiles` tiles of one feature to results. put(x, i, low, high): vectors of row i of 2 x 2 results, of which tile
+// x has the first.
+template <class T, class Put>
+DL_INLINE void transform_results(const T* m, Index m_point, Index tiles, vec<T> bias, const Put& put) {
+  for (Index x = 0; x < tiles; x += lanes<T>) {
     vec<T> s[2][4];  // At of the columns
     static_for<4>([&](auto j) DL_INLINE_LAMBDA {
       const T* at = m + x + j * m_point;
@@ -154,10 +183,23 @@ DL_INLINE void transform_results(const T* m, Index m_point, Index tiles, vec<T> 
     });
     static_for<2>([&](auto i) DL_INLINE_LAMBDA {
       const vec<T> even = s[i][0] + s[i][1] + s[i][2] + bias, odd = s[i][1] - s[i][2] - s[i][3] + bias;
-      T* to = (i == 0 ? even_rows : odd_rows) + 2 * x;
-      store(to, zip_low<T>(even, odd)), store(to + W, zip_high<T>(even, odd));
+      put(x, i, zip_low<T>(even, odd), zip_high<T>(even, odd));
     });
   }
+}
+
+// Rows of whole vectors, to where they belong. y: their first.
+template <class T>
+DL_INLINE void whole_results(const T* m, Index m_point, Index rows, Index n, vec<T> bias, T* y) {
+  constexpr Index W = lanes<T>;
+  const Index vectors = n / W, all = rows * vectors;
+  const auto place = [&](Index chunk, Index i)
+                         DL_INLINE_LAMBDA { return y + (2 * (chunk / vectors) + i) * n + chunk % vectors * W; };
+  transform_results(m, m_point, rows * n / 2, bias, [&](Index x, Index i, vec<T> low, vec<T> high) DL_INLINE_LAMBDA {
+    const Index chunk = 2 * x / W;
+    store(place(chunk, i), low);
+    if (chunk + 1 < all) store(place(chunk + 1, i), high);
+  });
 }
 
 // `rows` rows of n results to their places, one after the other, from lines whose rows are `step` elements apart.
@@ -196,12 +238,19 @@ DL_INLINE void make_v(const Correlation<T>& p, const Blocks<T>& blocks, Index bl
   each_image(p, blocks, block, [&](const TileRows& rows, Index tile) {
     for (Index c = 0; c < p.channels; ++c) {
       const T* source = p.source + (rows.image * p.channels + c) * p.source_image();
+      T* const v = memory.v + c * blocks.line + tile;
+      if (blocks.whole) {
+        transform_whole(p, source, rows, v, blocks.v_point);
+        continue;
+      }
       for (Index i = 0; i < 2 * rows.count + 2; ++i)
         for (Index right = 0; right < 2; ++right)
           copy_row(p.ys, p.xs, source, 2 * rows.first + i - p.ys.pad, p.xs.pad - 2 * right, row,
                    memory.line(i % 2, right) + i / 2 * row);
-      transform_source([&](int odd, int right) DL_INLINE_LAMBDA { return memory.line(odd, right); }, row,
-                       rows.count * blocks.tiles_of_row, memory.v + c * blocks.line + tile, blocks.v_point);
+      transform_source<T>(
+          [&](Index x, Index i, Index j, Index half)
+              DL_INLINE_LAMBDA { return load(memory.line(i % 2, j) + i / 2 * row + 2 * x + half * lanes<T>); },
+          rows.count * blocks.tiles_of_row, v, blocks.v_point);
     }
   });
 }
@@ -241,10 +290,18 @@ DL_INLINE void make_results(const Correlation<T>& p, const Blocks<T>& blocks, In
     const Index y = 2 * rows.first, count = smaller(p.ys.results - y, 2 * rows.count);
     for (Index m = 0; m < features; ++m) {
       const vec<T> bias = broadcast(p.bias == nullptr ? T(0) : p.bias[first + m]);
-      transform_results(memory.m + m * blocks.line + tile, blocks.m_point, rows.count * blocks.tiles_of_row, bias,
-                        even_rows, odd_rows);
-      copy_results(even_rows, odd_rows, 2 * blocks.tiles_of_row, count, p.xs.results,
-                   p.results + (rows.image * p.features + first + m) * p.result_image() + y * p.xs.results);
+      const T* const from = memory.m + m * blocks.line + tile;
+      T* const to = p.results + (rows.image * p.features + first + m) * p.result_image() + y * p.xs.results;
+      if (blocks.whole) {
+        whole_results(from, blocks.m_point, rows.count, p.xs.results, bias, to);
+        continue;
+      }
+      transform_results(from, blocks.m_point, rows.count * blocks.tiles_of_row, bias,
+                        [&](Index x, Index i, vec<T> low, vec<T> high) DL_INLINE_LAMBDA {
+                          T* const line = (i == 0 ? even_rows : odd_rows) + 2 * x;
+                          store(line, low), store(line + lanes<T>, high);
+                        });
+      copy_results(even_rows, odd_rows, 2 * blocks.tiles_of_row, count, p.xs.results, to);
     }
   });
 }

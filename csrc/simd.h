@@ -158,6 +158,10 @@ template <class T>
 DL_INLINE vec<T> load(const T* p, int begin, int end) {
 #if defined(__AVX512F__)
   return merge(vec<T>{}, p, lane_mask<T>(begin, end));
+#elif defined(__AVX2__)
+  const __m256i mask = _mm256_andnot_si256(first_lanes(T(), begin), first_lanes(T(), end));
+  if constexpr (sizeof(T) == 4) return (vec<T>)_mm256_maskload_ps(p, mask);
+  else return (vec<T>)_mm256_maskload_pd(p, mask);
 #else
   vec<T> v = {};
   for (int i = begin; i < end; ++i) v[i] = p[i];
