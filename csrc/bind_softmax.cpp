@@ -79,6 +79,16 @@ CrossEntropy problem(const char* name, const Array& logits, const py::object& la
   return {logits.dim(0), size.n, logits.data(), first, ignored, smoothing, kind, nullptr, nullptr};
 }
 
+bool are_labels(const py::object& labels, long long classes) {
+  const Array of(labels.ptr(), "are_labels");
+  if (of.type() != kInt64 || !of.contiguous() || !of.native() || !of.aligned())
+    throw py::type_error("are_labels: expected contiguous int64 labels");
+  const auto* at = static_cast<const long long*>(of.data());
+  bool all = true;
+  for (Index i = 0; i < of.size(); ++i) all = all && at[i] >= 0 && at[i] < classes;
+  return all;
+}
+
 py::tuple cross_entropy(const py::object& logits, const py::object& labels, long long ignored, double smoothing,
                         const std::string& reduction) {
   const Array x(logits.ptr(), "cross_entropy");
@@ -113,6 +123,7 @@ py::object cross_entropy_grad(const py::object& g_lse, const py::object& g_loss,
 void bind_softmax(py::module_& m) {
   for (PyMethodDef& method : methods) add_function(m, &method);
   using py::arg;
+  m.def("are_labels", are_labels, arg("labels"), arg("classes"), "Whether 0 <= label < classes for all int64 labels.");
   m.def("cross_entropy", cross_entropy, arg("logits"), arg("labels"), arg("ignore_index") = -100,
         arg("label_smoothing") = 0.0, arg("reduction") = "mean");
   m.def("cross_entropy_grad", cross_entropy_grad, arg("g_lse"), arg("g_loss"), arg("logits"), arg("lse"), arg("labels"),

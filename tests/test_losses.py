@@ -306,6 +306,7 @@ def ctc(targets=((1, 2),), frames=(3,), counts=(2,), blank=0):
 
 MISTAKES = {
     "label": (lambda: dl.cross_entropy(F, dl.tensor([0, 1, 7, 0])), IndexRangeError, "label 7 .* 3 classes"),
+    "label below 0": (lambda: dl.cross_entropy(F, dl.tensor([0, -1, -100, 0])), IndexRangeError, "entropy: label -1"),
     "negative label": (lambda: dl.nll_loss(F, dl.tensor([0, -1, 0, 0])), IndexRangeError, "nll_loss: label -1"),
     "label shape": (lambda: dl.cross_entropy(F, dl.tensor([0, 1])), ShapeError, "N: 4 vs 2"),
     "label rank": (lambda: dl.nll_loss(F, F.astype(int)), ShapeError, "labels.*got"),

@@ -33,7 +33,7 @@ def test_arguments_of_other_types_are_refused(x, arguments):
 @pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.int16])
 def test_concat(axis, dtype):
     rng, shape = np.random.default_rng(0), [40, 50, 60]
-    sizes = [shape[:axis] + [n] + shape[axis + 1 :] for n in (33, 0, 1, 80)]
+    sizes = [[*shape[:axis], n, *shape[axis + 1 :]] for n in (33, 0, 1, 80)]
     xs = [rng.integers(0, 2, size).astype(dtype) for size in sizes]
     want = np.concatenate(xs, axis)
     out = np.empty_like(want)

@@ -10,6 +10,7 @@ import numpy as np
 from dlcore import _C
 from dlcore.backends.cpu.elementwise import refuse_all_but_f32_f64
 from dlcore.dispatch import Call, implement
+from dlcore.op import OPS
 
 Array = np.ndarray[Any, Any]
 
@@ -36,12 +37,13 @@ def _refuse_cross_entropy(call: Call) -> str | None:
     return refuse_all_but_f32_f64(call)
 
 
-@implement("cross_entropy", "cpu", refuse=_refuse_cross_entropy)
+@implement("cross_entropy", "cpu", refuse=_refuse_cross_entropy, checks=True)
 def cross_entropy(logits: Array, labels: Array, weight: None, **attrs: Any) -> tuple[Array, Array]:
     """Logsumexp and loss."""
-    out: tuple[Array, Array] = _C.cross_entropy(
-        np.ascontiguousarray(logits), np.ascontiguousarray(labels, np.int64), **attrs
-    )
+    at = np.ascontiguousarray(labels, np.int64)
+    if not (at.size and _C.are_labels(at, logits.shape[1])):  # some may be ignored
+        OPS["cross_entropy"].check_values(np.asarray, (logits, labels, weight), attrs)
+    out: tuple[Array, Array] = _C.cross_entropy(np.ascontiguousarray(logits), at, **attrs)
     return out
 
 
