@@ -7,8 +7,9 @@ import pkgutil
 from typing import Any
 
 from dlcore import settings
-from dlcore.backends.numpy import NumpyBackend
+from dlcore.backends.numpy import Array, NumpyBackend
 from dlcore.errors import BackendError, KernelError
+from dlcore.signature import Shape
 
 
 class CpuBackend(NumpyBackend):
@@ -16,6 +17,14 @@ class CpuBackend(NumpyBackend):
 
     name = "cpu"
     kernels = "cpu"
+
+    def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
+        """New filled array, of memory that freed ones leave."""
+        from dlcore import _C
+
+        out: Array = _C.empty(shape, dtype)
+        out.fill(value)
+        return out
 
     def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
         """Runs of element-wise lines as one each."""
