@@ -120,7 +120,7 @@ class StepPlan {
   static constexpr Index kRowsFar = 16;            // and from L3
   static constexpr Index kFewRows = 48;            // up to which dot products are faster than packing for one step
   static constexpr double kWorthATeam = 3e5;       // multiply-adds: some microseconds
-  static constexpr double kWorthABarrier = 5e4;    // multiply-adds of a thread in one step: some barriers
+  static constexpr double kWorthABarrier = 3e4;    // multiply-adds of a thread in one step: some barriers
 
   const Sequences<T> of;
   const bool grad;
