@@ -18,11 +18,15 @@ class CpuBackend(NumpyBackend):
     name = "cpu"
     kernels = "cpu"
 
-    def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
-        """New filled array, of memory that freed ones leave."""
+    def __init__(self) -> None:
+        super().__init__()
         from dlcore import _C
 
-        out: Array = _C.empty(shape, dtype)
+        self._empty = _C.empty
+
+    def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
+        """New filled array, of memory that freed ones leave."""
+        out: Array = self._empty(shape, dtype)
         out.fill(value)
         return out
 
