@@ -30,13 +30,17 @@ DL_INLINE vec_f32 copysign(vec_f32 x, vec_f32 sign) {
   return (vec_f32)(((vec_i32)x & 0x7fffffff) | ((vec_i32)sign & ~0x7fffffff));
 }
 DL_INLINE vec_f32 power_of_two(vec_i32 n) { return (vec_f32)((n + 127) << 23); }  // -126 <= n <= 127
+#if defined(__AVX512F__)
+// x 2^n, for whole n of any size.
+DL_INLINE vec_f32 scaled(vec_f32 x, vec_f32 n) { return (vec_f32)_mm512_scalef_ps((__m512)x, (__m512)n); }
+#endif
 
 // ln 2 as a short float (its product with an exponent is exact) and the rest
 inline constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.4286068203094173e-06f;
 
-// exp(x) = value 2^exponent, from x = n ln 2 + r, |r| <= ln 2 / 2
+// exp(x) = value 2^exponent, from x = n ln 2 + r, |r| <= ln 2 / 2. n: the exponent as a float.
 struct Exponential {
-  vec_f32 value;
+  vec_f32 value, n;
   vec_i32 exponent;
 };
 DL_INLINE Exponential exp_in_parts(vec_f32 x) {
@@ -45,28 +49,40 @@ DL_INLINE Exponential exp_in_parts(vec_f32 x) {
   const vec_f32 n = shifted - magic;
   const vec_f32 r = fma(n, broadcast(-kLn2Low), fma(n, broadcast(-kLn2High), x));
   const vec_f32 p = polynomial(r, {0.49999994f, 0.1666652f, 0.041668393f, 0.008368781f, 0.0013814467f});
-  return {fma(r * r, p, r) + 1.f, (vec_i32)shifted - (vec_i32)magic};
+  return {fma(r * r, p, r) + 1.f, n, (vec_i32)shifted - (vec_i32)magic};
 }
 
-// The power of two is applied in halves, so that results may be denormal.
+// Without an instruction for it, the power of two is applied in halves, so that results may be denormal.
 DL_INLINE vec_f32 exp(vec_f32 x) {
   const Exponential e = exp_in_parts(max(broadcast(-110.f), min(broadcast(100.f), x)));
+#if defined(__AVX512F__)
+  return scaled(e.value, e.n);
+#else
   const vec_i32 half = e.exponent >> 1;
   return e.value * power_of_two(half) * power_of_two(e.exponent - half);
+#endif
 }
 
 // For -87 <= x <= 88, where results are normal numbers.
 DL_INLINE vec_f32 exp_normal(vec_f32 x) {
   const Exponential e = exp_in_parts(x);
+#if defined(__AVX512F__)
+  return scaled(e.value, e.n);
+#else
   return e.value * power_of_two(e.exponent);
+#endif
 }
 
 // 2^x, but 0 where that is below the normal numbers; a third less work than exp.
 DL_INLINE vec_f32 exp2(vec_f32 x) {
   const vec_f32 magic = broadcast(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
-  const vec_f32 top = min(broadcast(128.f), x), shifted = top + magic, r = top - (shifted - magic);
+  const vec_f32 top = min(broadcast(128.f), x), shifted = top + magic, n = shifted - magic, r = top - n;
   const vec_f32 p = polynomial(r, {0.693147004f, 0.240222424f, 0.0555073358f, 0.00967151299f, 0.00132647273f});
+#if defined(__AVX512F__)
+  const vec_f32 y = scaled(fma(p, r, broadcast(1.f)), n);
+#else
   const vec_f32 y = fma(p, r, broadcast(1.f)) * (vec_f32)(((vec_i32)shifted << 23) + 0x3f800000);
+#endif
   return x < -126.f ? vec_f32{} : y;
 }
 
