@@ -23,48 +23,6 @@ constexpr Index kFewRows = 16;  // for which the forward pass reads keys and val
 // ---- products of small matrices: A of any strides, B packed in panels of NR columns as for gemm_loops.h
 
 template <class T>
-using Micro = void (*)(Index kc, const T* a, Index row, Index col, const T* b, Index ldb, T* c, Index ldc, bool add);
-
-// c[i*ldc + j] = (add ? c : 0) + sum over k of a[i*row + k*col] b[k*ldb + j]
-template <class T, int MR, int Vectors>
-void micro(Index kc, const T* a, Index row, Index col, const T* b, Index ldb, T* c, Index ldc, bool add) {
-  constexpr int W = lanes<T>;
-  vec<T> acc[MR][Vectors];
-  static_for<MR>([&](auto i)
-                     DL_INLINE_LAMBDA { static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { acc[i][v] = vec<T>{}; }); });
-#pragma GCC unroll 4
-  for (Index k = 0; k < kc; ++k) {
-    vec<T> x[Vectors];
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { x[v] = load(b + v * W); });
-    static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-      const vec<T> y = broadcast(a[i * row]);
-      static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { acc[i][v] = fma(y, x[v], acc[i][v]); });
-    });
-    a += col;
-    b += ldb;
-  }
-  static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-      T* at = c + i * ldc + v * W;
-      store(at, add ? load(at) + acc[i][v] : acc[i][v]);
-    });
-  });
-}
-
-template <class T>
-struct Micros {
-  Micro<T> run[Tiling<T>::kVectors + 1][Tiling<T>::MR + 1] = {};  // by vectors and height
-  constexpr Micros() {
-    static_for<Tiling<T>::MR>([&](auto i) {
-      static_for<Tiling<T>::kVectors>(
-          [&](auto v) { run[v + 1][i + 1] = micro<T, decltype(i)() + 1, decltype(v)() + 1>; });
-    });
-  }
-};
-template <class T>
-constexpr Micros<T> micros;
-
-template <class T>
 struct Left {  // a[i*row + k*col]
   const T* data;
   Index row, col;
@@ -80,9 +38,12 @@ template <class T>
 DL_INLINE void multiply_panel(int rows, Index N, Index K, const Left<T>& a, const Right<T>& b, T* c, Index ldc,
                               bool add) {
   constexpr int NR = Tiling<T>::NR, W = lanes<T>;
-  for (Index n = 0; n < N; n += NR)
-    micros<T>.run[(smaller<Index>(NR, N - n) + W - 1) / W][rows](K, a.data, a.row, a.col, b.data + n / NR * b.panel,
-                                                                 b.ld, c + n, ldc, add);
+  for (Index n = 0; n < N; n += NR) {
+    const int cols = int(smaller<Index>(NR, N - n));
+    const T* const panel = b.data + n / NR * b.panel;
+    micro_kernels<T>().run[(cols + W - 1) / W][rows](
+        {K, {a.data, a.row, a.col, rows}, {panel, b.ld, cols, panel, 0}, c + n, ldc, add, nullptr});
+  }
 }
 
 // out = B^T of n lines contiguous in k, as a Right with panels of NR * K; zero beyond.
