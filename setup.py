@@ -30,6 +30,8 @@ ONCE = ("chain", "heap", "isa", "launcher", "memory", "parallel", "strided")
 
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 FLAGS += [
+    "-fvisibility-inlines-hidden",
+    "-ffunction-sections",
     "-Wall",
     "-Wextra",
     "-Wno-psabi",
@@ -38,7 +40,8 @@ FLAGS += [
     "-pthread",
 ]  # the last two warnings: in GCC's own headers
 
-STRIP = ["-s"] if sys.platform == "linux" else []  # no names of local functions
+# no names of local functions, no functions that nobody calls
+STRIP = ["-s", "-Wl,--gc-sections"] if sys.platform == "linux" else []
 
 X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -150,12 +153,13 @@ class BuildExtension(build_ext):
             return [obj for objects in pool.map(lambda job: self._compile(ext, *job), jobs) for obj in objects]
 
     def _compile(self, ext, source, isa):
+        smaller = ["-O2"] if Path(source).stem.startswith("bind") else []
         return self.compiler.compile(
             [source],
             output_dir=os.path.join(self.build_temp, isa),
             macros=[("DL_ISA", isa), ("DL_ISAS(X)", " ".join(f"X({name})" for name in ISAS)), *ext.define_macros],
             include_dirs=ext.include_dirs,
-            extra_postargs=FLAGS + ["-g0"] + sanitizer_flags() + ISA_FLAGS[isa],
+            extra_postargs=[*FLAGS, *smaller, "-g0", *sanitizer_flags(), *ISA_FLAGS[isa]],
         )
 
     def _link(self, ext, objects):
