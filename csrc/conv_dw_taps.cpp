@@ -76,7 +76,8 @@ struct Layout {
   const Conv2d& p;
   Axis ys, xs;
   Index features, taps;  // of a group
-  Index rows, plane;     // of dy at a time; elements of a plane
+  Index rows;            // of dy at a time
+  Index plane;           // elements of a plane that they need
   Index per_row;         // pieces
   Index chunks, parts;   // of the batch, of the features
 
@@ -86,14 +87,15 @@ struct Layout {
         xs(forward_axis(p.W, p.Q, p.KW, p.stride[1], p.dilation[1], p.padding[1])),
         features(p.O / p.groups),
         taps(p.KH * p.KW),
-        plane(ys.places * xs.places),
         per_row((p.Q + lanes<T> - 1) / lanes<T>) {
     const Index most = larger<Index>(1, kPixels / p.Q), blocks = (p.P + most - 1) / most;
     rows = (p.P + blocks - 1) / blocks;
+    plane = plane_rows() * xs.places;
     chunks = 16;
     while (chunks > 1 && (chunks > p.N || chunks * p.O * sums() > (1 << 19))) chunks /= 2;
     parts = smaller<Index>((features + kFeatures - 1) / kFeatures, (nt + chunks * p.groups - 1) / (chunks * p.groups));
   }
+  DL_INLINE Index plane_rows() const { return rows + ys.halo(); }
   DL_INLINE Index sums() const { return taps * lanes<T>; }  // of a feature
   DL_INLINE Index image() const { return ys.planes * xs.planes * plane + lanes<T>; }
   DL_INLINE Index offset(Index tap) const {
@@ -144,15 +146,17 @@ void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Places<T>& pla
   const Index begin = l.features * part / l.parts, end = l.features * (part + 1) / l.parts, pixels = p.P * p.Q;
   std::fill(sums + begin * l.sums(), sums + end * l.sums(), T(0));
   for (Index n = p.N * chunk / l.chunks; n < p.N * (chunk + 1) / l.chunks; ++n) {
-    fill_planes(l.ys, l.xs, x + (n * p.groups + group) * p.H * p.W, 1, 0, l.ys.places, planes);
-    for (Index m = begin; m < end; m += kFeatures)
-      for (Index row = 0; row < p.P; row += l.rows) {
-        const T* const from = dy + ((n * p.groups + group) * l.features + m) * pixels + row * p.Q;
+    const T* const image = x + (n * p.groups + group) * p.H * p.W;
+    const T* const from = dy + (n * p.groups + group) * l.features * pixels;
+    for (Index row = 0; row < p.P; row += l.rows) {
+      fill_planes(l.ys, l.xs, image, 1, row, l.plane_rows(), planes);
+      const Piece* const end_of_pieces = places.pieces + smaller(l.rows, p.P - row) * l.per_row;
+      for (Index m = begin; m < end; m += kFeatures)
         add_rows(l,
-                 {places.pieces, places.pieces + smaller(l.rows, p.P - row) * l.per_row, from, pixels,
-                  planes + row * l.xs.places, places.offset, sums + m * l.sums(), l.sums()},
+                 {places.pieces, end_of_pieces, from + m * pixels + row * p.Q, pixels, planes, places.offset,
+                  sums + m * l.sums(), l.sums()},
                  int(smaller<Index>(kFeatures, end - m)));
-      }
+    }
   }
 }
 
