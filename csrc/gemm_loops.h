@@ -113,7 +113,7 @@ DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, co
   alignas(64) T acc[Tiling<T>::MR * NR], padded[NR];
   const T* start = first ? epilogue.start(n0) : nullptr;
   if (start != nullptr && !whole) {
-    std::copy(start, start + b.cols, padded);
+    std::fill(std::copy(start, start + b.cols, padded), padded + NR, T(0));
     start = padded;
   }
   Index ld = 0;
@@ -124,14 +124,16 @@ DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, co
   epilogue.tile(m0, n0, a.rows, b.cols, acc, first, last);
 }
 
-// Working memory of gemm_in_team for at most nt threads: made before team().run, which is given nt as its limit.
+// Working memory of gemm_in_team for at most nt threads: made before team().run, which is given nt as its limit. Of an
+// operand that is read in place nothing is packed but the last columns of B.
 template <class T>
 class GemmSpace {
  public:
   using Tile = Tiling<T>;
-  DL_INLINE GemmSpace(int nt, Index N, Index K)
-      : b_size_(round_up(smaller(Tile::KC, K), 16) * round_up(smaller(Tile::NC, N), Tile::NR)),
-        a_size_(round_up(smaller(Tile::KC, K), 16) * Tile::MC),
+  DL_INLINE GemmSpace(int nt, Index N, Index K, bool a_in_place, bool b_in_place)
+      : b_size_(round_up(smaller(Tile::KC, K), 16) *
+                (b_in_place ? Tile::NR : round_up(smaller(Tile::NC, N), Tile::NR))),
+        a_size_(a_in_place ? 0 : round_up(smaller(Tile::KC, K), 16) * Tile::MC),
         scratch_(sizeof(T) * size_t(larger(2, nt) * b_size_ + nt * a_size_)),
         nt_(nt) {}
   DL_INLINE T* b(Index i) const { return static_cast<T*>(scratch_.data()) + i * b_size_; }
@@ -165,9 +167,10 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
     for (Index k0 = 0; k0 < K; k0 += step) {
       const Index kc = smaller(step, K - k0);
       T* const b_block = space.b(together ? turn++ % 2 : tid);
+      const auto packed = [&](Index p) DL_INLINE_LAMBDA { return b_block + (p - to_pack) * NR * kc; };
       const Range mine = together ? part_of(b_panels, 1, tid, nt) : Range{to_pack, b_panels};
       for (Index p = mine.begin; p < mine.end; ++p)
-        B.pack(n_block + p * NR, int(smaller<Index>(NR, nc - p * NR)), k0, kc, b_block + p * NR * kc);
+        B.pack(n_block + p * NR, int(smaller<Index>(NR, nc - p * NR)), k0, kc, packed(p));
       if (together) team().barrier();
 
       for (Index m_block = m.begin; m_block < m.end; m_block += Tile::MC) {
@@ -177,9 +180,9 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
             A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(A.depth(), kc - k),
                    a_block + panels.begin(i) * kc + k * panels.size(i));
         const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
-          const T* next = b_block + (p + 1 < b_panels ? p + 1 : 0) * NR * kc;
-          PanelOfB<T> b{b_block + p * NR * kc, NR, int(smaller<Index>(NR, nc - p * NR)),
-                        next + i * NR * kc / panels.count, (NR + panels.count - 1) / panels.count};
+          const T* next = packed(p + 1 < b_panels ? p + 1 : to_pack);
+          PanelOfB<T> b{packed(p), NR, int(smaller<Index>(NR, nc - p * NR)), next + i * NR * kc / panels.count,
+                        (NR + panels.count - 1) / panels.count};
           if constexpr (PackB::in_place)
             if (p < to_pack) {
               const T* here = B.at(n_block + p * NR, k0);
