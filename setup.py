@@ -153,6 +153,7 @@ class BuildExtension(build_ext):
             return [obj for objects in pool.map(lambda job: self._compile(ext, *job), jobs) for obj in objects]
 
     def _compile(self, ext, source, isa):
+        # bindings gain nothing by -O3 but size
         smaller = ["-O2"] if Path(source).stem.startswith("bind") else []
         return self.compiler.compile(
             [source],

@@ -56,9 +56,9 @@ class Array {
   int type() const { return type_; }
   Index dim(int i) const { return fields_->dimensions[i]; }
   const Py_intptr_t* dims() const { return fields_->dimensions; }
-  Index size() const {
+  Index size(int first = 0) const {  // of the axes from `first` on
     Index n = 1;
-    for (int i = 0; i < ndim(); ++i) n *= dim(i);
+    for (int i = first; i < ndim(); ++i) n *= dim(i);
     return n;
   }
   bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }

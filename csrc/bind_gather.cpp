@@ -20,7 +20,7 @@ Index itemsize(py::handle array) { return py::reinterpret_borrow<py::array>(arra
 Positions positions(const char* name, const Array& whole, const Array& part, const Array& index, int axis,
                     bool of_rows) {
   require(axis >= 0 && axis < whole.ndim(), "gather: no such axis");
-  const Index outer = product(whole, 0, axis), inner = product(whole, axis + 1, whole.ndim()), n = whole.dim(axis);
+  const Index outer = product(whole, 0, axis), inner = whole.size(axis + 1), n = whole.dim(axis);
   const Index count = of_rows ? index.size() : index.ndim() == whole.ndim() ? index.dim(axis) : 0;
   for (const Array* a : {&whole, &part, &index})
     if (!a->contiguous() || !a->aligned() || !a->native())
@@ -65,7 +65,7 @@ void place(const py::object& source, const py::object& target, Index start, int 
   require(x.contiguous() && y.contiguous() && y.writeable(), "place: expected contiguous arrays");
   require(x.type() == y.type() && start >= 0 && start <= n - count && x.size() * n == y.size() * count,
           "place: x does not fit into out");
-  const Index row = product(y, axis + 1, y.ndim()) * itemsize(target);
+  const Index row = y.size(axis + 1) * itemsize(target);
   const char* from = static_cast<const char*>(x.data());
   char* to = static_cast<char*>(y.data());
   const std::size_t before = std::size_t(start * row), bytes = std::size_t(count * row);

@@ -26,11 +26,6 @@ void copy(const std::vector<Piece>& pieces, Index row_bytes, Index begin, Index 
     }
 }
 
-Index bytes_from(const Array& x, int axis, Index itemsize) {
-  for (int i = axis; i < x.ndim(); ++i) itemsize *= x.dim(i);
-  return itemsize;
-}
-
 bool fits(const Array& x, const Array& out, int axis) {
   bool same = x.ndim() == out.ndim() && x.type() == out.type() && x.contiguous();
   for (int i = 0; same && i < x.ndim(); ++i) same = i == axis || x.dim(i) == out.dim(i);
@@ -50,10 +45,10 @@ PyObject* concat(PyObject*, PyObject* const* args, Py_ssize_t count) {
     for (Py_ssize_t k = 2; k < count; ++k) {
       const Array x(args[k], "concat");
       require(fits(x, out, int(axis)), "concat: expected contiguous arrays of one dtype, alike but for the axis");
-      pieces.push_back({static_cast<const char*>(x.data()), bytes_from(x, int(axis), itemsize)});
+      pieces.push_back({static_cast<const char*>(x.data()), x.size(int(axis)) * itemsize});
       row_bytes += pieces.back().bytes;
     }
-    require(row_bytes == bytes_from(out, int(axis), itemsize), "concat: the sizes do not add up to those of out");
+    require(row_bytes == out.size(int(axis)) * itemsize, "concat: the sizes do not add up to those of out");
     const Index all = out.size() * itemsize;
     if (all == 0) return py::none();
     unlocked_if_large(out.size(), [&] {
@@ -65,14 +60,12 @@ PyObject* concat(PyObject*, PyObject* const* args, Py_ssize_t count) {
   });
 }
 
-PyMethodDef methods[] = {
-    {"concat", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(concat)), METH_FASTCALL,
-     "concat(out, axis, *xs)\n\nout = xs, one behind the other along the axis; all contiguous and of one dtype."}};
+PyMethodDef method = {
+    "concat", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(concat)), METH_FASTCALL,
+    "concat(out, axis, *xs)\n\nout = xs, one behind the other along the axis; all contiguous and of one dtype."};
 
 }  // namespace
 
-void bind_join(py::module_& m) {
-  for (PyMethodDef& method : methods) add_function(m, &method);
-}
+void bind_join(py::module_& m) { add_function(m, &method); }
 
 }  // namespace dlcore

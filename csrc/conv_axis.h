@@ -32,6 +32,11 @@ struct Axis {
   }
 };
 
+// Where the taps y and x of both axes begin in planes[row plane][column plane] of `plane` elements each.
+DL_INLINE Index offset_of(const Axis& xs, const Tap& y, const Tap& x, Index plane) {
+  return (y.plane * xs.planes + x.plane) * plane + y.shift * xs.places + x.shift;
+}
+
 DL_INLINE Axis forward_axis(Index source, Index results, Index kernel, Index stride, Index dilation, Index padding) {
   Index planes = 1;  // taps apart by this many see the same plane
   while (planes < kernel && planes * dilation % stride != 0) ++planes;

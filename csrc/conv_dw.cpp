@@ -3,6 +3,7 @@
 // a row of dy is read as it is. Sums are made in a number of chunks of the batch that the shape alone decides, then
 // added.
 #include "conv.h"
+#include "conv_chunks.h"
 #include "isa.h"
 #include "memory.h"
 #include "parallel.h"
@@ -92,9 +93,8 @@ struct Layout {
     segment = runs ? p.KW * pixel : pixel;
     terms = segments * round_up(segment, lanes<T>);
     rows = smaller(p.P, larger<Index>(1, kElements / (width * pixel * row_step())));
-    chunks = 16;
-    while (chunks > 1 && (chunks > p.N || chunks * p.O * terms > (1 << 19))) chunks /= 2;
-    parts = smaller<Index>((features + kRows - 1) / kRows, (nt + chunks * p.groups - 1) / (chunks * p.groups));
+    chunks = chunks_of(p.N, p.O * terms, 16, 1 << 19);
+    parts = parts_of((features + kRows - 1) / kRows, chunks * p.groups, nt);
   }
   DL_INLINE Index row_step() const { return expanded ? 1 : p.stride[0]; }  // rows of the image from one row of dy on
   DL_INLINE Index image_rows() const {

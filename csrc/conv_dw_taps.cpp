@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "conv.h"
+#include "conv_chunks.h"
 #include "conv_planes.h"
 #include "isa.h"
 #include "memory.h"
@@ -91,17 +92,13 @@ struct Layout {
     const Index most = larger<Index>(1, kPixels / p.Q), blocks = (p.P + most - 1) / most;
     rows = (p.P + blocks - 1) / blocks;
     plane = plane_rows() * xs.places;
-    chunks = 16;
-    while (chunks > 1 && (chunks > p.N || chunks * p.O * sums() > (1 << 19))) chunks /= 2;
-    parts = smaller<Index>((features + kFeatures - 1) / kFeatures, (nt + chunks * p.groups - 1) / (chunks * p.groups));
+    chunks = chunks_of(p.N, p.O * sums(), 16, 1 << 19);
+    parts = parts_of((features + kFeatures - 1) / kFeatures, chunks * p.groups, nt);
   }
   DL_INLINE Index plane_rows() const { return rows + ys.halo(); }
   DL_INLINE Index sums() const { return taps * lanes<T>; }  // of a feature
   DL_INLINE Index image() const { return ys.planes * xs.planes * plane + lanes<T>; }
-  DL_INLINE Index offset(Index tap) const {
-    const Tap y = ys.tap(0, tap / p.KW), x = xs.tap(0, tap % p.KW);
-    return (y.plane * xs.planes + x.plane) * plane + y.shift * xs.places + x.shift;
-  }
+  DL_INLINE Index offset(Index tap) const { return offset_of(xs, ys.tap(0, tap / p.KW), xs.tap(0, tap % p.KW), plane); }
   DL_INLINE Piece piece(Index i) const {
     const Index y = i / per_row, x = i % per_row * lanes<T>;
     return {y * p.Q + x, y * xs.places + x, smaller<Index>(lanes<T>, p.Q - x)};

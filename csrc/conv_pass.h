@@ -133,7 +133,7 @@ class Passes {
           for (Index s = 0; s < p.xs.kernel; ++s) {
             const Tap y = p.ys.tap(a, r), x = p.xs.tap(b, s);
             if (!y.used || !x.used) continue;
-            offset_[tap] = (y.plane * p.xs.planes + x.plane) * d.plane + y.shift * p.xs.places + x.shift;
+            offset_[tap] = offset_of(p.xs, y, x, d.plane);
             weight_[tap++] = r * p.xs.kernel + s;
           }
         pass_()[i] = {a, b, p.ys.grid(a), p.xs.grid(b), tap - first, first, first * p.channels};

@@ -7,6 +7,7 @@
 
 #include "conv.h"
 #include "conv_axis.h"
+#include "conv_chunks.h"
 #include "gemm_loops.h"
 #include "isa.h"
 #include "shuffles.h"
@@ -35,9 +36,8 @@ struct Layout {
         tile_rows((p.P + 1) / 2),
         tile_cols((p.Q + 1) / 2),
         rows(larger<Index>(1, kTiles / tile_cols)),
-        chunks(kMostChunks) {
-    while (chunks > 1 && (chunks > p.N || chunks * sums() > kSums)) chunks /= 2;
-    parts = smaller<Index>(features / lanes<T>, (nt + chunks - 1) / chunks);
+        chunks(chunks_of(p.N, sums(), kMostChunks, kSums)) {
+    parts = parts_of(features / lanes<T>, chunks, nt);
     tiles = rows * tile_cols;
     v_point = tiles * channels + 64 / sizeof(T);  // not a power of two, or the matrices share cache sets
     z_point = tiles * features + 64 / sizeof(T);

@@ -29,11 +29,11 @@ void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store)
   if (p.a_col == 1 && p.b_row == 1 && K >= kShortSum && smaller(M, N) <= kThin)
     return team().run([&](int tid, int nt) { dot_in_team(tid, nt, M, N, K, a, p.a_row, b, p.b_col, store); }, limit);
   const PackRows<T> rows(a, p.a_row, p.a_col, N * K);
-  Store<T> made = store;
-  made.starts = store.bias != nullptr && !store.bias_per_row;
+  Store<T> starting = store;
+  starting.starts = store.bias != nullptr && !store.bias_per_row;
   const auto run = [&](const auto& columns) {
     const GemmSpace<T> space(limit, N, K, rows.in_place(), columns.in_place);
-    team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, made, space); }, limit);
+    team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, starting, space); }, limit);
   };
   if (p.b_col == 1 && M <= (p.b_row * Index(sizeof(T)) < kPage ? kFew : kVeryFew)) run(ReadColumns<T>{b, p.b_row});
   else run(PackColumns<T>{b, p.b_row, p.b_col});

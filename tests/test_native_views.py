@@ -31,17 +31,15 @@ def test_arguments_of_other_types_are_refused(x, arguments):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.bool_, np.int16])
-def test_concat(axis, dtype):
+def test_concat(axis, dtype, threads):
     rng, shape = np.random.default_rng(0), [40, 50, 60]
     sizes = [[*shape[:axis], n, *shape[axis + 1 :]] for n in (33, 0, 1, 80)]
     xs = [rng.integers(0, 2, size).astype(dtype) for size in sizes]
     want = np.concatenate(xs, axis)
     out = np.empty_like(want)
     for count in (1, 3):
-        before = _C.num_threads()
-        _C.set_num_threads(count)
+        threads(count)
         _C.concat(out, axis, *xs)
-        _C.set_num_threads(before)
         np.testing.assert_array_equal(out, want)
         out[...] = 0
 
