@@ -5,7 +5,8 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
-constexpr Index kTermsPerBlock = 320;  // of B: its panel stays in L1
+// Of B: its panel stays in L1.
+constexpr Index kTermsPerBlock = Index(30 << 10) / (kTileVectors * lanes<float> * Index(sizeof(float)));
 
 // The channels whose terms make one block of a sum.
 DL_INLINE Index channels_per_block(Index channels, Index taps) {

@@ -6,9 +6,9 @@
 namespace dlcore {
 namespace DL_ISA {
 
-// The accumulators fill the registers. Of 16, 4 x 3 need fewer loads than 6 x 2 and divide the usual numbers of
-// features.
-inline constexpr int kTileRows = kVectorRegisters == 32 ? 14 : 4, kTileVectors = kVectorRegisters == 32 ? 2 : 3;
+// The accumulators fill the registers. Three vectors need fewer loads than two, of which those of pixels mostly cross
+// cache lines, and 8 rows divide the usual numbers of features.
+inline constexpr int kTileRows = kVectorRegisters == 32 ? 9 : 4, kTileVectors = 3;
 
 // c[v][m*c_step + i] = start + the sum over channels c and taps t of
 //                      a[(c*taps + t)*rows + m] b[v][c*b_step + offset[t] + i]

@@ -34,9 +34,43 @@ DL_INLINE void copy_every(const T* from, Index step, Index begin, Index end, Ind
   store_zeros(to + end, n - end);
 }
 
+// W places from `to` on of rows [row, row + rows) of a plane, the first of which is source element (y0, x0), for steps
+// of 1 and 2 along x: what is beside the source is the same lanes in every row.
+template <class T, int Step>
+void fill_vectors(const Axis& ys, Index source, const T* image, Index y0, Index x0, Index row, Index rows, T* to,
+                  Index places) {
+  constexpr Index W = lanes<T>;
+  int begin[Step], end[Step];
+  bool whole = true;
+  for (int h = 0; h < Step; ++h) {
+    const Index x = x0 + h * W;
+    begin[h] = int(smaller(W, larger<Index>(0, -x)));
+    end[h] = int(larger<Index>(begin[h], smaller(W, source - x)));
+    whole = whole && end[h] - begin[h] == W;
+  }
+  const auto fill = [&](auto read) DL_INLINE_LAMBDA {
+    for (Index j = row; j < row + rows; ++j, to += places) {
+      const Index y = j * ys.step + y0;
+      const T* from = image + y * source + x0;
+      if (y < 0 || y >= ys.source) store(to, vec<T>{});
+      else if constexpr (Step == 1) store(to, read(from, 0));
+      else store(to, even_of<T>(read(from, 0), read(from + W, 1)));
+    }
+  };
+  whole ? fill([](const T* p, int) DL_INLINE_LAMBDA { return load(p); })
+        : fill([&](const T* p, int h) DL_INLINE_LAMBDA { return load(p, begin[h], end[h]); });
+}
+
 // The rows [row, row + rows) of the plane whose place (0, 0) is source element (y0, x0).
 template <class T>
 void fill_plane(const Axis& ys, const Axis& xs, const T* image, Index y0, Index x0, Index row, Index rows, T* plane) {
+  constexpr Index W = lanes<T>;
+  if (xs.step <= 2) {  // from right to left, as whole vectors go beyond the ends of rows
+    for (Index i = (xs.places - 1) / W * W; i >= 0; i -= W)
+      (xs.step == 1 ? fill_vectors<T, 1> : fill_vectors<T, 2>)(ys, xs.source, image, y0, x0 + i * xs.step, row, rows,
+                                                               plane + i, xs.places);
+    return;
+  }
   const auto place = [&](Index at) {  // the first one whose source element is at or after `at`
     const Index j = at - x0 + xs.step - 1;
     return j < 0 ? Index(0) : smaller(xs.places, j / xs.step);

@@ -19,6 +19,7 @@ void micro(const MicroTile<T>& tile) {
     static_for<MR>([&](auto i) DL_INLINE_LAMBDA {
       acc[i][v] = start;
       if (add || kc < 16) __builtin_prefetch(c + i * ldc + v * W, 1);
+      else if (kc > kShortK) __builtin_prefetch(c + i * ldc + v * W, 0, 2);
     });
   });
 #pragma GCC unroll 4
