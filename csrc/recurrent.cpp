@@ -111,7 +111,11 @@ struct LstmGradCell {
         for (int q = 0; q < 4; ++q) u.put(dz + q * H, vec<T>{});
       });
     T* const of_c = dz + 3 * H;  // tanh(c), for now
-    own.each([&](auto u, T*) DL_INLINE_LAMBDA { u.put(of_c, tanh(u.get(c))); });
+    own.each([&](auto u, T*) DL_INLINE_LAMBDA {
+      u.put(of_c, tanh(u.get(c)));
+      u.fetch(c + H);
+      for (int q = 4; q < 8; ++q) u.fetch(gates + q * H);
+    });
     own.each([&](auto u, T* s) DL_INLINE_LAMBDA {
       const vec<T> i = u.get(gates), f = u.get(gates + H), g = u.get(gates + 2 * H), o = u.get(gates + 3 * H);
       const vec<T> to_h = load(s) + u.get(dh), bent = u.get(of_c);
@@ -125,6 +129,8 @@ struct LstmGradCell {
       u.put(dz + 3 * H, to_o * (o * (T(1) - o)));
       u.put(later, to_c * f);
       if (keeps()) store(s, vec<T>{});
+      if (dh != nullptr) u.fetch(dh + H);
+      for (int q = 4; q < 8; ++q) u.fetch(dz + q * H);
     });
   }
 };
@@ -225,6 +231,10 @@ struct GruGradCell {
       u.put(dstates + H, dz);
       u.put(dstates + 2 * H, dn * r + more(3));
       store(s, to_h * z);
+      if (dh != nullptr) u.fetch(dh + H);
+      if (before != nullptr) u.fetch(before + H);
+      for (int q = 4; q < 8; ++q) u.fetch(gates + q * H);
+      for (int q = 3; q < 6; ++q) u.fetch(dinputs + q * H), u.fetch(dstates + q * H);
     });
   }
 };
