@@ -137,7 +137,7 @@ Span span_of(const Array& x, Index itemsize) {
 bool overlap(const Span& a, const Span& b) { return a.begin < b.end && b.begin < a.end; }
 
 struct MatmulArguments {
-  PyObject *a, *b, *out, *bias = Py_None, *activation = nullptr, *accumulate = nullptr;
+  PyObject *a, *b, *out = Py_None, *bias = Py_None, *activation = nullptr, *accumulate = nullptr;
 };
 
 template <class T>
@@ -180,7 +180,7 @@ void matmul(const Array& a, const Array& b, const Array& out, const MatmulArgume
 
 MatmulArguments read_matmul(PyObject* const* args, Py_ssize_t count, PyObject* names) {
   static const char* const keywords[] = {"a", "b", "out", "bias", "activation", "accumulate"};
-  PyObject* values[6] = {nullptr, nullptr, nullptr, Py_None, nullptr, nullptr};
+  PyObject* values[6] = {nullptr, nullptr, Py_None, Py_None, nullptr, nullptr};
   if (count > 6) throw py::type_error("matmul: too many arguments");
   for (Py_ssize_t i = 0; i < count; ++i) values[i] = args[i];
   const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
@@ -190,33 +190,47 @@ MatmulArguments read_matmul(PyObject* const* args, Py_ssize_t count, PyObject* n
     if (k == 6 || k < count) throw py::type_error("matmul: unexpected or repeated keyword argument");
     values[k] = args[count + i];
   }
-  if (values[0] == nullptr || values[1] == nullptr || values[2] == nullptr)
-    throw py::type_error("matmul: expected (a, b, out, bias=None, activation='none', accumulate=False)");
+  if (values[0] == nullptr || values[1] == nullptr)
+    throw py::type_error("matmul: expected (a, b, out=None, bias=None, activation='none', accumulate=False)");
   return {values[0], values[1], values[2], values[3], values[4], values[5]};
+}
+
+// For the product of matrices or of stacks of them, of which one may hold a single one.
+py::object product_array(const Array& a, const Array& b) {
+  const int nd = a.ndim();
+  const Py_intptr_t shape[] = {b.dim(0) == 1 ? a.dim(0) : b.dim(0), a.dim(nd - 2), b.dim(nd - 1)};
+  void* data;
+  return new_array(a.type(), nd, shape + 3 - nd, &data);
 }
 
 PyObject* matmul_python(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
   return guarded([&]() -> py::object {
     const MatmulArguments given = read_matmul(args, count, names);
-    const Array a(given.a, "matmul: a"), b(given.b, "matmul: b"), out(given.out, "matmul: out");
-    require(out.ndim() == 2 || out.ndim() == 3, "matmul: expected 2 or 3 dimensions");
-    require(a.ndim() == out.ndim() && b.ndim() == out.ndim(), "matmul: a, b and out differ in dimensions");
-    require(out.type() == kFloat32 || out.type() == kFloat64, "matmul: expected float32 or float64");
+    const Array a(given.a, "matmul: a"), b(given.b, "matmul: b");
+    const int nd = a.ndim();
+    require(nd == 2 || nd == 3, "matmul: expected 2 or 3 dimensions");
+    require(a.type() == kFloat32 || a.type() == kFloat64, "matmul: expected float32 or float64");
+    require(b.ndim() == nd, "matmul: a, b and out differ in dimensions");
+    const bool fresh = given.out == Py_None;
+    require(!fresh || given.accumulate == nullptr, "matmul: there is no out to accumulate in");
+    const py::object made = fresh ? product_array(a, b) : py::reinterpret_borrow<py::object>(given.out);
+    const Array out(made.ptr(), "matmul: out");
+    require(out.ndim() == nd, "matmul: a, b and out differ in dimensions");
     require(a.type() == out.type() && b.type() == out.type(), "matmul: a, b and out differ in dtype");
     require(a.native() && b.native() && out.native(), "matmul: expected native byte order");
     require(a.aligned() && b.aligned() && out.aligned(), "matmul: expected aligned arrays");
     require(out.writeable(), "matmul: out is read-only");
     out.type() == kFloat32 ? matmul<float>(a, b, out, given) : matmul<double>(a, b, out, given);
-    return py::none();
+    return made;
   });
 }
 
-PyMethodDef matmul_method = {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(matmul_python)),
-                             METH_FASTCALL | METH_KEYWORDS,
-                             "matmul(a, b, out, bias=None, activation='none', accumulate=False)\n\n"
-                             "out = act(a @ b + bias), or act(out + a @ b + bias): float32 or float64, a[M,K] b[K,N]\n"
-                             "out[M,N] or with a batch axis before (of a and b it may be 1), any strides for a and b.\n"
-                             "bias[N] or bias[M,1]; activation: none, relu, gelu, tanh, sigmoid."};
+PyMethodDef matmul_method = {
+    "matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(matmul_python)), METH_FASTCALL | METH_KEYWORDS,
+    "matmul(a, b, out=None, bias=None, activation='none', accumulate=False)\n\n"
+    "out = act(a @ b + bias), or act(out + a @ b + bias): float32 or float64, a[M,K] b[K,N]\n"
+    "out[M,N], new if None, or with a batch axis before (of a and b it may be 1), any strides for a and b.\n"
+    "bias[N] or bias[M,1]; activation: none, relu, gelu, tanh, sigmoid."};
 
 void bind_gemm(py::module_& m) { add_function(m, &matmul_method); }
 

@@ -155,14 +155,14 @@ class Recorder:
         if isinstance(owner, Tensor) and self.slot(owner) not in self.outside:
             self.refuse("assigns to an argument, or to a tensor that it made")
         operands = [self.operand(x) for x in args]
-        backends = [x._backend if isinstance(x, Tensor) else None for x in args]
+        kinds = [(x._backend, x._find_meta()) if isinstance(x, Tensor) else None for x in args]
         with _RecordedBy(None):
             result = f(owner, *args)
         several = isinstance(result, tuple)
         values = list(result) if several else [] if result is None else [result]
         slots = [self.define(x._array if isinstance(x, Tensor) else x) for x in values]
         self.numbers |= {s: x for x, s in zip(values, slots, strict=True) if not isinstance(x, Tensor)}
-        self.lines.append(Line(f.__qualname__, _on_host(f, owner, backends), operands, slots, several=several))
+        self.lines.append(Line(f.__qualname__, _on_host(f, owner, kinds), operands, slots, several=several))
         shown = [x if isinstance(x, Tensor) else Later(s) for x, s in zip(values, slots, strict=True)]
         return tuple(shown) if several else shown[0] if shown else None
 
@@ -232,12 +232,12 @@ class _RecordedBy:
         recording.now.recorder = self.before
 
 
-def _on_host(f: Callable[..., Any], owner: Any, backends: Sequence[Any]) -> Callable[..., Any]:
-    """`f(owner, *args)` as a function of arrays."""
+def _on_host(f: Callable[..., Any], owner: Any, kinds: Sequence[Any]) -> Callable[..., Any]:
+    """`f(owner, *args)` as a function of arrays. kinds: backend and shape with dtype of those that are tensors."""
 
     def call(*operands: Any) -> Any:
-        pairs = zip(operands, backends, strict=True)
-        result = f(owner, *(x if backend is None else Tensor._wrap(x, backend) for x, backend in pairs))
+        pairs = zip(operands, kinds, strict=True)
+        result = f(owner, *[x if kind is None else Tensor._wrap(x, *kind) for x, kind in pairs])
         return tuple(map(_bare, result)) if isinstance(result, tuple) else _bare(result)
 
     return call
@@ -287,6 +287,7 @@ class Program:
             self.lines = backend.fuse(self.lines, r.values, kept)
         given = [*range(len(r.inputs)), *(slot for _, slot in r.loads), *(slot for _, slot in grads)]
         self.source, self._run = _compiled(self.lines, given, kept)
+        self._repeat = self._function(len(r.inputs), [], _Names())
 
     def _output(self, recorder: Recorder, x: Any, kept: list[int]) -> Any:
         """A leaf of the result: what to make it from. `kept` grows by the slots that are wanted."""
@@ -303,39 +304,44 @@ class Program:
         kept.append(slot)
         return Slot(len(kept) - 1), x._backend
 
-    @property
-    def pure(self) -> bool:
-        """Whether nothing but its result comes of it."""
-        return not (self._streams or self._grads or self._none or self._dropped or self._set)
-
     def quick(self, inputs: Sequence[Tensor], outside: _Outside, changes: int) -> Callable[..., Any]:
         """A function of tensors that returns MISS unless they, and all that is outside, are as recorded."""
-        names: dict[str, Any] = {"MISS": MISS, "replay": self._run, "wrap": Tensor._wrap, "Tensor": Tensor}
-        names |= {"mode": mode, "now": recording.now, "changes": recording.changes, "listeners": dispatch._listeners}
-        names |= {"outside": outside._globals}
+        names = _Names()
+        names |= {"MISS": MISS, "Tensor": Tensor, "mode": mode, "now": recording.now, "changes": recording.changes}
+        names |= {"listeners": dispatch._listeners, "outside": outside._globals}
+        constant = names.constant
         tests = [
             f"changes[0] != {changes} or mode.enabled is not {mode.enabled} or now.recorder is not None or listeners"
         ]
-
-        def constant(value: Any) -> str:
-            names[f"c{len(names)}"] = value
-            return f"c{len(names) - 1}"
-
         for i, x in enumerate(inputs):
             tests.append(f"type(x{i}) is not Tensor or x{i}._meta is not {constant(x._find_meta())}")
             tests.append(f"x{i}._backend is not {constant(x._backend)} or x{i}._edge is not None")
             tests.append(f"x{i}.requires_grad is not {x.requires_grad}")
             tests += [f"x{i} is x{j}" for j in range(i)]
-        loads = [constant(x) for x in self._loads]
-        tests += [f"{x}.requires_grad is not {flag}" for x, flag in zip(loads, self._flags, strict=True)]
+        loads = zip(self._loads, self._flags, strict=True)
+        tests += [f"{constant(x)}.requires_grad is not {flag}" for x, flag in loads]
+        tests += [f"{names.leaf(x)}.grad is not None" for x in self._none]
+        tests += [f"{names.leaf(x)}.grad is None" for x in self._grads]
         tests += [f"{constant(cell)}.cell_contents is not {constant(value)}" for cell, value in outside._cells]
         tests += [f"outside.get({name!r}) is not {constant(value)}" for name, value in outside._names]
-        given = ", ".join(f"x{i}" for i in range(len(inputs)))
-        arrays = ", ".join(f"{x}._array" for x in (*(f"x{i}" for i in range(len(inputs))), *loads))
-        text = [f"def quick({given}):", *(f"    if {test}: return MISS" for test in tests)]
-        text += [f"    found = replay([{arrays}])", f"    return {_written(self._result, constant)}"]
-        exec(compile("\n".join(text), "<captured>", "exec"), names)
-        return cast(Callable[..., Any], names["quick"])
+        return self._function(len(inputs), [f"if {test}: return MISS" for test in tests], names)
+
+    def _function(self, count: int, tests: Sequence[str], names: _Names) -> Callable[..., Any]:
+        """The program as a function of `count` tensors, which sets gradients as the step did."""
+        names |= {"replay": self._run, "wrap": Tensor._wrap, "start": _start, "random": random}
+        constant, leaf = names.constant, names.leaf
+        taken = [f"x{i}" for i in range(count)]
+        given = [*taken, *map(constant, self._loads), *(f"{leaf(x)}.grad" for x in self._grads)]
+        text = [f"found = replay([{', '.join(f'{x}._array' for x in given)}])"]
+        if self._streams:
+            after = f"random.set_state((seed, stream + {self._streams}))"
+            text = ["start.state = seed, stream = random.state()", *text, after]
+        text += [f"{leaf(x)}.grad = None" for x in self._dropped]
+        text += [f"{leaf(x)}.grad = wrap(found[{i}], {constant(b)})" for i, (x, b) in enumerate(self._set)]
+        text.append(f"return {_written(self._result, constant)}")
+        source = "\n    ".join([f"def run({', '.join(taken)}):", *tests, *text])
+        exec(compile(source, "<captured>", "exec"), names)
+        return cast(Callable[..., Any], names["run"])
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
         """Whether flags and gradients of tensors from outside are what they were."""
@@ -348,27 +354,25 @@ class Program:
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
         """Run it on tensors of the recorded shapes."""
-        _start.state = seed, stream = random.state()
-        grads = [_leaf(x, inputs).grad for x in self._grads]
-        found = self._run([x._array for x in (*inputs, *self._loads, *grads)])  # type: ignore[union-attr]
-        if self._streams:
-            random.set_state((seed, stream + self._streams))
-        for x in self._dropped:
-            _leaf(x, inputs).grad = None
-        for (x, backend), array in zip(self._set, found, strict=False):
-            _leaf(x, inputs).grad = Tensor._wrap(array, backend)
-        return _map(lambda x: _made(x, found), self._result)
+        return self._repeat(*inputs)
+
+
+class _Names(dict[str, Any]):
+    """What the text of a function names."""
+
+    def constant(self, value: Any) -> str:
+        """A name for a value."""
+        name = f"c{len(self)}"
+        self[name] = value
+        return name
+
+    def leaf(self, x: Tensor | int) -> str:
+        """A name for a leaf: an input, by its number, or a tensor from outside."""
+        return f"x{x}" if isinstance(x, int) else self.constant(x)
 
 
 def _leaf(x: Tensor | int, inputs: Sequence[Tensor]) -> Tensor:
     return inputs[x] if isinstance(x, int) else x
-
-
-def _made(x: Any, found: Sequence[Any]) -> Any:
-    if type(x) is not tuple or not isinstance(x[0], Slot):
-        return x
-    (slot,), backend = x
-    return found[slot] if backend is None else Tensor._wrap(found[slot], backend)
 
 
 def _written(tree: Any, constant: Callable[[Any], str]) -> str:
@@ -497,7 +501,7 @@ class Captured:
         key = (*key[:-1], recording.changes[0])
         outside = _Outside(self.f)
         self._programs.setdefault(key, []).insert(0, (outside, program))
-        if program.pure and not kwargs and len(inputs) == len(args):
+        if not kwargs and len(inputs) == len(args):
             self._quick = program.quick(inputs, outside, recording.changes[0])
         return _map(
             lambda x: x.detach() if isinstance(x, Tensor) and x._edge is not None else _now(x, recorder), result

@@ -589,3 +589,34 @@ def test_another_mask_stays_behind_the_gradient_of_pooling(outside):
         return [OPS["relu_grad"](spread, y if outside else other)]
 
     assert lines_of(f, x, other)[-2:] == ["max_pool2d_grad", "relu_grad"]
+
+
+# ---- attention whose gradients are joined
+
+
+def projected(x, w, heads, sizes=(6, 6, 6), causal=True):
+    """Self-attention of one projection, and its result for one more reader of its parts."""
+    parts = [part.reshape(*x.shape[:2], heads, -1).permute(0, 2, 1, 3) for part in dl.split(dl.linear(x, w), sizes, -1)]
+    y = nn.scaled_dot_product_attention(*parts, causal=causal)
+    return dl.square(y.permute(0, 2, 1, 3).reshape(*x.shape[:2], -1)).sum(), parts
+
+
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (6, 6, 9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_attention_are_written_side_by_side(sizes, dtype):
+    x, w = images((2, 5, 4), (sum(sizes), 4), dtype=dtype)
+    w.requires_grad = True
+    names = lines_of(lambda x: dl.autograd.gradients(projected(x, w, 3, sizes)[0], [w]), x)
+    assert "attention_grad_concat" in names
+    assert not {"concat", "attention_grad"} & {*names}
+
+
+def test_gradients_of_attention_that_others_read_are_joined_by_a_concat():
+    x, w = images((2, 5, 4), (18, 4))
+    w.requires_grad = True
+
+    def f(x):
+        loss, parts = projected(x, w, 3)
+        return dl.autograd.gradients(loss, [w, parts[1]])
+
+    assert "concat" in lines_of(f, x)

@@ -27,8 +27,9 @@ BELOW_ONE = {"betas", "alpha", "rho"}
 class Slot:
     """What an optimizer knows of one parameter.
 
-    count: updates so far. state: arrays by name, on `backend` and for a parameter of `dtype`. master: float32 copy of a
-    16-bit parameter, on which the updates are made; `version` tells whether somebody else wrote the parameter since.
+    count: updates so far. state: arrays by name, on `backend` and for a parameter of `dtype`; it has `names`.
+    half: whether the updates are made on a float32 copy of a 16-bit parameter, `master`; `version` tells whether
+    somebody else wrote the parameter since.
     """
 
     def __init__(self, param: Tensor) -> None:
@@ -39,16 +40,19 @@ class Slot:
 
     def _hold(self, state: dict[str, Array], dtype: Any) -> None:
         self.state, self.backend, self.dtype = state, self.param._backend, dtype
+        self.names: tuple[str, ...] | None = None
+        self.half = dtypes.is_half(self.param.dtype)
 
     def follow(self) -> None:
         """Bring the state to the parameter's device and dtype, after it was moved or cast."""
-        backend, dtype = self.param._backend, self.param.dtype
+        backend, dtype = self.param._backend, self.param._array.dtype
         if backend is self.backend and dtype == self.dtype:
             return
-        state = {name: array for name, array in self.state.items() if name != "master" or self.half}
+        half = dtypes.is_half(dtype)
+        state = {name: array for name, array in self.state.items() if name != "master" or half}
         if backend is not self.backend:
             state = {name: backend.asarray(self.backend.to_numpy(a), copy=True) for name, a in state.items()}
-        kept = dtypes.float32 if self.half else dtype
+        kept = dtypes.float32 if half else dtype
         self._hold({name: backend.cast(array, kept) for name, array in state.items()}, dtype)
 
     def load(self, count: int, state: dict[str, Array]) -> None:
@@ -56,11 +60,6 @@ class Slot:
         self.count = count
         self.version = self.param.version if "master" in state else -1
         self._hold(state, None)
-
-    @property
-    def half(self) -> bool:
-        """Whether the updates are made on a float32 copy."""
-        return dtypes.is_half(self.param.dtype)
 
     @property
     def values(self) -> Array:
@@ -193,15 +192,16 @@ class Optimizer:
     def _step_groups(self) -> None:
         for group, slots in zip(self.groups, self._slots, strict=True):
             buckets: dict[Any, list[Slot]] = {}
-            names = set(self.state_names(group))
+            names = self.state_names(group)
             for slot in slots:
-                param = slot.param
-                if param.grad is not None:
+                if slot.param.grad is not None:
                     slot.follow()
-                    if slot.count == 0 or not names <= slot.state.keys():
-                        self.new_state(slot, group)
+                    if slot.names != names:
+                        if slot.count == 0 or not slot.state.keys() >= {*names}:
+                            self.new_state(slot, group)
+                        slot.names = names
                     slot.count += 1
-                    buckets.setdefault((param._backend, param.dtype, slot.count), []).append(slot)
+                    buckets.setdefault((slot.backend, slot.dtype, slot.count), []).append(slot)
             for (backend, _, count), bucket in buckets.items():
                 self._update(backend, count, bucket, group)
 

@@ -66,6 +66,20 @@ def attention_grad(
     return dq, dk, dv
 
 
+def joined_gradients(
+    dy: Array, dlse: Array | None, q: Array, k: Array, v: Array, bias: Array | None, y: Array, lse: Array, *,
+    causal: bool, scale: float | None,
+) -> Array:  # fmt: skip
+    """Gradients for q[..., H, T, D], k and v as the columns of one array [..., T, columns], heads after heads."""
+    *lead, heads, _, _ = y.shape
+    ends = np.cumsum([heads * x.shape[-1] for x in (q, k, v)])
+    out: Array = _C.empty((*lead, q.shape[-2], int(ends[-1])), q.dtype)
+    parts = [part.reshape(*part.shape[:-1], heads, -1).swapaxes(-3, -2) for part in np.split(out, ends[:-1], -1)]
+    operands = [_ready(x) for x in (q, k, v, bias, y)]
+    _C.attention_grad(_ready(dy), dlse, *operands, lse, *parts, causal, _scale(q, scale))
+    return out
+
+
 @implement("attention_bias_grad", "cpu", refuse=_refuse)
 def attention_bias_grad(
     dy: Array, dlse: Array | None, q: Array, k: Array, v: Array, bias: Array | None, y: Array, lse: Array, *,

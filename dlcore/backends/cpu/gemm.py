@@ -22,9 +22,7 @@ def _product(a: Array, b: Array, bias: Array | None = None, activation: str = "n
     if dtypes.is_half(a.dtype):
         wide = _product(a.astype(np.float32), b.astype(np.float32), _widened(bias), activation)
         return wide.astype(a.dtype)
-    lead = a.shape[:-2] if b.ndim == 2 or b.shape[0] == 1 else b.shape[:-2]
-    out: Array = _C.empty((*lead, a.shape[-2], b.shape[-1]), a.dtype)
-    _C.matmul(a, b, out, bias, activation)
+    out: Array = _C.matmul(a, b, None, bias, activation)
     return out
 
 
@@ -54,6 +52,8 @@ def _stack(x: Array, lead: tuple[int, ...]) -> Array:
 @implement("linear", "cpu", refuse=_refuse_ints)
 def linear(x: Array, w: Array, b: Array | None = None, *, activation: str = "none") -> Array:
     """`act(x[..., I] @ w[O, I].T + b)`, bias and activation while the tile is still in registers."""
-    flat = x.reshape(prod(x.shape[:-1]), x.shape[-1])
     bias = b if b is None or b.flags.c_contiguous else b.copy()
+    if x.ndim == 2:
+        return _product(x, w.T, bias, activation)
+    flat = x.reshape(prod(x.shape[:-1]), x.shape[-1])
     return _product(flat, w.T, bias, activation).reshape(*x.shape[:-1], w.shape[0])

@@ -1,4 +1,4 @@
-"""What the passes over captured programs (`fuse.py`, `fuse_pool.py`) ask of their lines."""
+"""What the passes over captured programs (`fuse*.py`) ask of their lines."""
 
 from __future__ import annotations
 
