@@ -15,23 +15,6 @@ DL_INLINE Index channels_per_block(Index channels, Index taps) {
   return (channels + blocks - 1) / blocks;
 }
 
-// out[i*4 + m] = line[m*step + i]: four lines of n elements.
-constexpr int kLines = 4;
-template <class T>
-void interleave(const T* line, Index step, Index n, T* out) {
-  constexpr int W = lanes<T>;
-  Index i = 0;
-  for (; i + W <= n; i += W, out += kLines * W) {
-    const vec<T> a = load(line + i), b = load(line + step + i), c = load(line + 2 * step + i),
-                 d = load(line + 3 * step + i);
-    const vec<T> ac = zip_low<T>(a, c), bd = zip_low<T>(b, d), ac2 = zip_high<T>(a, c), bd2 = zip_high<T>(b, d);
-    store(out, zip_low<T>(ac, bd)), store(out + W, zip_high<T>(ac, bd));
-    store(out + 2 * W, zip_low<T>(ac2, bd2)), store(out + 3 * W, zip_high<T>(ac2, bd2));
-  }
-  for (; i < n; ++i, out += kLines)
-    for (int m = 0; m < kLines; ++m) out[m] = line[m * step + i];
-}
-
 // The weights of a group in panels of rows, as the micro-kernels read them. For each pass, each block of channels, each
 // panel: [term][row].
 template <class T>
@@ -67,10 +50,8 @@ class Weights {
       const Index channels = smaller(step, p_.channels - c0);
       const Index terms = channels * pass.taps;
       T* out = block + m0 * terms;
-      if (pass.taps == p_.taps() && rows == kLines) {  // a channel's terms are contiguous, or all terms are
-        const Index run = p_.w_channel == pass.taps ? terms : pass.taps, step = run / pass.taps;
-        for (Index c = c0; c < c0 + channels; c += step, out += rows * run)
-          interleave(w + c * p_.w_channel, p_.w_feature, run, out);
+      if (pass.taps == p_.taps()) {
+        pack_terms(p_, w + c0 * p_.w_channel, channels, int(rows), out);
       } else {
         for (Index c = c0; c < c0 + channels; ++c)
           for (Index t = 0; t < pass.taps; ++t, out += rows)

@@ -9,7 +9,7 @@
 #include "conv.h"
 #include "conv_micro.h"
 #include "conv_planes.h"
-#include "gemm_loops.h"
+#include "gemm_pack.h"
 
 namespace dlcore {
 namespace DL_ISA {
@@ -66,6 +66,15 @@ DL_INLINE Correlation<T> backward_correlation(const Conv2d& c, const T* dy, cons
           channels * kernel,
           dx,
           c.tail};
+}
+
+// out[(c*taps + t)*rows + m] = w[m*w_feature + c*w_channel + t]: some features' weights of some channels. A channel's
+// are contiguous, or all are.
+template <class T>
+DL_INLINE void pack_terms(const Correlation<T>& p, const T* w, Index channels, int rows, T* out) {
+  const Index taps = p.taps(), run = p.w_channel == taps ? channels * taps : taps;
+  for (Index t = 0; t < channels * taps; t += run)
+    pack_lines(w + t / taps * p.w_channel, p.w_feature, rows, run, out + t * rows, rows);
 }
 
 // What a unit is, and the sizes of its working memory.

@@ -75,22 +75,25 @@ DL_INLINE void kernel_points(vec<T> a, vec<T> b, vec<T> c, vec<T>* out, int step
 // A panel of features, as the micro-kernels read it.
 template <class T>
 void transform_weights(const Correlation<T>& p, Index first, int rows, T* u, Index u_point) {
-  constexpr int W = lanes<T>;
+  constexpr Index W = lanes<T>, kChannels = 16;
+  alignas(64) T packed[kChannels * 9 * Tiling<T>::MR + W];
   Index tap[9];  // by place in the patch
   for (Index r = 0; r < 3; ++r)
     for (Index s = 0; s < 3; ++s) tap[p.ys.tap(0, r).shift * 3 + p.xs.tap(0, s).shift] = r * 3 + s;
-  for (Index at = 0; at < p.channels * rows;) {  // a vector of rows of one channel
-    const Index row = at % rows, n = smaller<Index>(W, rows - row);
-    const T* w = p.w + (first + row) * p.w_feature + at / rows * p.w_channel;
-    vec<T> g[9] = {}, half[12], points[kPoints];
-    for (int i = 0; i < 9; ++i)
-      for (int m = 0; m < n; ++m) g[i][m] = w[m * p.w_feature + tap[i]];
-    for (int s = 0; s < 3; ++s) kernel_points<T>(g[s], g[3 + s], g[6 + s], half + s, 3);
-    for (int i = 0; i < 4; ++i) kernel_points<T>(half[3 * i], half[3 * i + 1], half[3 * i + 2], points + 4 * i, 1);
-    const bool overwritten = p.channels * rows - at >= W;  // what a whole vector puts behind
-    for (int k = 0; k < kPoints; ++k)
-      overwritten ? store(u + k * u_point + at, points[k]) : store(u + k * u_point + at, points[k], n);
-    at += n;
+  for (Index c0 = 0; c0 < p.channels; c0 += kChannels) {
+    const Index channels = smaller(kChannels, p.channels - c0);
+    pack_terms(p, p.w + first * p.w_feature + c0 * p.w_channel, channels, rows, packed);
+    for (Index c = 0; c < channels; ++c)
+      for (Index row = 0; row < rows; row += W) {
+        vec<T> g[9], half[12], points[kPoints];
+        for (int i = 0; i < 9; ++i) g[i] = load(packed + (c * 9 + tap[i]) * rows + row);
+        for (int s = 0; s < 3; ++s) kernel_points<T>(g[s], g[3 + s], g[6 + s], half + s, 3);
+        for (int i = 0; i < 4; ++i) kernel_points<T>(half[3 * i], half[3 * i + 1], half[3 * i + 2], points + 4 * i, 1);
+        T* const to = u + (c0 + c) * rows + row;
+        const bool overwritten = (p.channels - c0 - c) * rows - row >= W;  // what a whole vector puts behind
+        for (int k = 0; k < kPoints; ++k)
+          overwritten ? store(to + k * u_point, points[k]) : store(to + k * u_point, points[k], smaller(W, rows - row));
+      }
   }
 }
 
@@ -306,45 +309,55 @@ DL_INLINE void make_results(const Correlation<T>& p, const Blocks<T>& blocks, In
   });
 }
 
+// Of some features in some rows.
 template <class T>
-void run_tail(const Correlation<T>& p, const TileRows& rows) {
+void run_tail(const Correlation<T>& p, const TileRows& rows, const Range& features) {
   const Index first = 2 * rows.first, last = smaller(p.ys.results, first + 2 * rows.count);
   const bool whole = last - first == p.ys.results;
-  const Index count = whole ? 1 : p.features, size = (whole ? p.features : 1) * (last - first) * p.xs.results;
-  for (Index m = 0; m < count; ++m)
-    p.tail.run(p.tail.self, (rows.image * p.features + m) * p.result_image() + first * p.xs.results, size);
+  const Index all = features.end - features.begin, at_once = whole ? all : 1;
+  for (Index m = features.begin; m < features.end; m += at_once)
+    p.tail.run(p.tail.self, (rows.image * p.features + m) * p.result_image() + first * p.xs.results,
+               at_once * (last - first) * p.xs.results);
 }
 
+// The features of some panels.
 template <class T>
-void run_block(const Correlation<T>& p, const Blocks<T>& blocks, Index block, const Panels& panels, const T* u,
-               Index u_point, const Memory<T>& memory) {
+void run_block(const Correlation<T>& p, const Blocks<T>& blocks, Index block, const Panels& panels, const Range& some,
+               const T* u, Index u_point, const Memory<T>& memory) {
   make_v(p, blocks, block, memory);
-  for (Index i = 0; i < panels.count; i += kPanelsAtOnce) {
-    const Index end = smaller(panels.count, i + kPanelsAtOnce), first = panels.begin(i);
+  for (Index i = some.begin; i < some.end; i += kPanelsAtOnce) {
+    const Index end = smaller(some.end, i + kPanelsAtOnce), first = panels.begin(i);
     multiply(panels, i, end, p.channels, u, u_point, blocks, memory);
     make_results(p, blocks, block, first, panels.begin(end) - first, memory);
   }
-  if (p.tail.run != nullptr) each_image(p, blocks, block, [&](const TileRows& rows, Index) { run_tail(p, rows); });
+  const Range features{panels.begin(some.begin), panels.begin(some.end)};
+  if (p.tail.run != nullptr)
+    each_image(p, blocks, block, [&](const TileRows& rows, Index) { run_tail(p, rows, features); });
 }
 
+// Threads divide the blocks, or the features where there are fewer blocks than threads: then each makes V for itself,
+// but only the weights that it multiplies.
 template <class T>
 void winograd(const Correlation<T>& p) {
   if (p.batch * p.features * p.result_image() == 0) return;
   const double work = double(p.batch * p.features * p.result_image()) * double(p.channels * p.taps());
   const int width = work < kConvWorthATeam ? 1 : num_threads();
-  const Blocks<T> blocks(p, width);
+  const bool by_features = Blocks<T>(p, 1).count < width;
+  const Blocks<T> blocks(p, by_features ? 1 : width);
   const Panels panels(p.features, Tiling<T>::MR);
-  const Index u_point = p.features * p.channels, size = Memory<T>::size(blocks);
+  const Index u_point = p.features * p.channels + 64 / Index(sizeof(T)), size = Memory<T>::size(blocks);
   const Scratch weights(sizeof(T) * size_t(kPoints * u_point)), memory(sizeof(T) * size_t(size * width));
   T* const u = static_cast<T*>(weights.data());
   team().run(
       [&](int tid, int nt) {
-        for (Index i = panels.count * tid / nt; i < panels.count * (tid + 1) / nt; ++i)
+        const Range mine = part_of(panels.count, 1, tid, nt);
+        for (Index i = mine.begin; i < mine.end; ++i)
           transform_weights(p, panels.begin(i), panels.size(i), u + panels.begin(i) * p.channels, u_point);
-        team().barrier();
+        if (!by_features) team().barrier();
         const Memory<T> own(static_cast<T*>(memory.data()) + size * tid, blocks);
-        for (Index i = blocks.count * tid / nt; i < blocks.count * (tid + 1) / nt; ++i)
-          run_block(p, blocks, i, panels, u, u_point, own);
+        const Range rows = by_features ? Range{0, blocks.count} : part_of(blocks.count, 1, tid, nt);
+        for (Index i = rows.begin; i < rows.end; ++i)
+          run_block(p, blocks, i, panels, by_features ? mine : Range{0, panels.count}, u, u_point, own);
       },
       width);
 }

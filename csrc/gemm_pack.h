@@ -29,9 +29,16 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
       if (fit == W || overwritten) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
       else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
     }
-    const T* lines = p + i0 * stride;
-    for (; k < kc; ++k)
-      for (int i = 0; i < fit; ++i) out[k * width + i0 + i] = i < some ? lines[i * stride + k] : T(0);
+    if (k == kc) continue;
+    vec<T> square[W];
+    const int left = int(kc - k);
+    static_for<W>([&](auto j)
+                      DL_INLINE_LAMBDA { square[j] = j < some ? load(p + (i0 + j) * stride + k, left) : vec<T>{}; });
+    transpose<T>(square);
+    T* const to = out + k * width + i0;
+    static_for<W>([&](auto j) DL_INLINE_LAMBDA {
+      if (j < left) store(to + j * width, square[j], fit);
+    });
   }
 }
 
