@@ -61,7 +61,7 @@ class Call {
 // then: a chain that goes on with y and `others`, in place.
 TailArguments tail(const py::object& then, const py::args& others, const py::object& y) {
   PyObject* const* items = &PyTuple_GET_ITEM(others.ptr(), 0);
-  return {then.ptr(), items, Py_ssize_t(others.size()), Array(y.ptr(), "batch_norm")};
+  return {then.ptr(), items, Py_ssize_t(others.size()), Array(y.ptr(), "norm")};
 }
 
 py::tuple batch_norm(const py::object& x, const py::object& scale, const py::object& bias, const py::args& others,
@@ -145,13 +145,15 @@ py::object row_norm(const char* name, const py::object& x, const py::object& sca
 }
 
 py::tuple row_norm_grad(const char* name, const py::object& dy, const py::object& x, const py::object& scale,
-                        double eps, bool centre) {
+                        const py::args& others, double eps, const py::object& then, bool centre) {
   const Call call(name, x);
   RowNormGrad p{};
   call.rows(p);
   p.eps = eps, p.centre = centre, p.x = call.x().data();
   p.dy = call.operand(dy, call.x().size()), p.scale = call.operand(scale, p.d);
   py::object dx = call.like_x(&p.dx), dscale = call.vector(p.d, &p.dscale);
+  const TailArguments more = tail(then, others, dx);
+  p.tail = more.tail();
   if (!centre) {
     call.run(&NormKernels::Of::rows_grad, p);
     return py::make_tuple(dx, dscale);
@@ -190,16 +192,14 @@ void bind_norm(py::module_& m) {
       arg("x"), arg("scale") = none, arg("eps") = 1e-5);
   m.def(
       "layer_norm_grad",
-      [](const py::object& dy, const py::object& x, const py::object& scale, double eps) {
-        return row_norm_grad("layer_norm_grad", dy, x, scale, eps, true);
-      },
-      arg("dy"), arg("x"), arg("scale") = none, arg("eps") = 1e-5);
+      [](const py::object& dy, const py::object& x, const py::object& scale, const py::args& others, double eps,
+         const py::object& then) { return row_norm_grad("layer_norm_grad", dy, x, scale, others, eps, then, true); },
+      arg("dy"), arg("x"), arg("scale") = none, arg("eps") = 1e-5, arg("then") = none);
   m.def(
       "rms_norm_grad",
-      [](const py::object& dy, const py::object& x, const py::object& scale, double eps) {
-        return row_norm_grad("rms_norm_grad", dy, x, scale, eps, false);
-      },
-      arg("dy"), arg("x"), arg("scale") = none, arg("eps") = 1e-5);
+      [](const py::object& dy, const py::object& x, const py::object& scale, const py::args& others, double eps,
+         const py::object& then) { return row_norm_grad("rms_norm_grad", dy, x, scale, others, eps, then, false); },
+      arg("dy"), arg("x"), arg("scale") = none, arg("eps") = 1e-5, arg("then") = none);
 }
 
 }  // namespace dlcore

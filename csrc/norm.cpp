@@ -446,14 +446,14 @@ void rows_grad(const RowNormGrad& p) {
       Index row = p.rows * c / chunks;
       const Index last = p.rows * (c + 1) / chunks;
       RowMoments of[kTogether];
-      for (; row + kTogether <= last; row += kTogether) {
-        for (int r = 0; r < kTogether; ++r) of[r] = row_grad<T>(p, row + r);
-        add_rows<T, kTogether>(p, row, of, dscale, dbias);
-      }
-      for (; row < last; ++row) {
-        of[0] = row_grad<T>(p, row);
-        add_rows<T, 1>(p, row, of, dscale, dbias);
-      }
+      const auto take = [&](auto count) {
+        for (int r = 0; r < count; ++r) of[r] = row_grad<T>(p, row + r);
+        add_rows<T, count>(p, row, of, dscale, dbias);
+        if (p.tail.run != nullptr) p.tail.run(p.tail.self, row * p.d, count * p.d);
+        row += count;
+      };
+      while (row + kTogether <= last) take(I<kTogether>());
+      while (row < last) take(I<1>());
     }
   });
   for (Index i = 0; i < p.d; ++i) {

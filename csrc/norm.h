@@ -35,6 +35,7 @@ struct RowNormGrad {
   bool centre;
   const void *dy, *x, *scale;
   void *dx, *dscale, *dbias;
+  Tail tail;  // of dx
 };
 
 struct NormKernels {

@@ -591,6 +591,20 @@ def test_another_mask_stays_behind_the_gradient_of_pooling(outside):
     assert lines_of(f, x, other)[-2:] == ["max_pool2d_grad", "relu_grad"]
 
 
+@pytest.mark.parametrize("kind", ["LayerNorm", "RMSNorm"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_added_to_the_gradient_of_a_norm_is_its_tail(kind, dtype):
+    (x,) = images((3, 7, 20), dtype=dtype)  # 21 rows: some of them by themselves
+    x.requires_grad = True
+    norm = getattr(nn, kind)(20).to("cpu").astype(dtype)
+
+    def f(x):
+        h = x.tanh()
+        return dl.autograd.gradients(dl.square(norm(h) + h).sum(), [x, *norm.parameters()])
+
+    assert lines_of(f, x)[-1] == {"LayerNorm": "layer", "RMSNorm": "rms"}[kind] + "_norm_grad_add_tanh_grad"
+
+
 # ---- attention whose gradients are joined
 
 

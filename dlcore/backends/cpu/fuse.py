@@ -1,5 +1,5 @@
 """Fewer lines for captured programs: activations in the epilogue of `linear`, element-wise lines that go on with the
-result of a convolution or batch norm as its tail, max pooling of convolutions (`fuse_pool.py`), gradients of attention
+result of a convolution or norm as its tail, max pooling of convolutions (`fuse_pool.py`), gradients of attention
 where they are joined (`fuse_attention.py`), and other runs of element-wise lines as chains.
 
 What a line of a run computes and only a later line of it reads stays in cache (`_C.chain`). Bits stay the same: a chain
@@ -31,7 +31,7 @@ ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
     "softplus": lambda a: ("softplus", [a["beta"]]),
 }
 """For ops whose call adapts something: the kernel, and what it takes after the operands."""
-HEADS = ("conv2d", "conv2d_dx", "batch_norm", "batch_norm_inference")
+HEADS = ("conv2d", "conv2d_dx", "batch_norm", "batch_norm_inference", "layer_norm_grad", "rms_norm_grad")
 """Lines that can go on with a chain in place of their first result."""
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
 
