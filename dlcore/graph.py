@@ -286,7 +286,7 @@ class Program:
         for backend in r.backends:
             self.lines = backend.fuse(self.lines, r.values, kept)
         given = [*range(len(r.inputs)), *(slot for _, slot in r.loads), *(slot for _, slot in grads)]
-        self.source, self._run = _compiled(self.lines, given, kept)
+        self.source, self._run = compiled(self.lines, given, kept)
         self._repeat = self._function(len(r.inputs), [], _Names())
 
     def _output(self, recorder: Recorder, x: Any, kept: list[int]) -> Any:
@@ -399,7 +399,7 @@ def _map(f: Callable[[Any], Any], tree: Any) -> Any:
     return f(tree)
 
 
-def _compiled(
+def compiled(
     lines: Sequence[Line], given: Sequence[int], kept: Sequence[int]
 ) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
     """The text of a program `replay(given) -> kept` and the function."""

@@ -102,17 +102,40 @@ class CUDARuntimeError(RuntimeError):
 
 
 class MemoryPool:
+    """Keeps the memory of all arrays made while it is in use, as a pool does with what was freed."""
+
+    used: "MemoryPool | None" = None
+
+    def __init__(self):
+        self.kept = []
+
     def malloc(self, size):
         raise AssertionError("the emulator allocates elsewhere")
+
+
+@contextlib.contextmanager
+def using_allocator(malloc):
+    MemoryPool.used = malloc.__self__
+    try:
+        yield
+    finally:
+        MemoryPool.used = None
+
+
+def empty(shape, dtype=np.float64):
+    host = engine.empty(shape, dtype)
+    if MemoryPool.used:
+        MemoryPool.used.kept.append(host)
+    return ndarray(host)
 
 
 def placed(values, dtype=None, *, copy=None):
     if isinstance(values, ndarray):
         return ndarray(np.asarray(values._host, dtype, copy=copy))
     host = np.asarray(values, dtype)
-    device = engine.empty(host.shape, host.dtype)
-    device[...] = host
-    return ndarray(device)
+    device = empty(host.shape, host.dtype)
+    device._host[...] = host
+    return device
 
 
 def full(shape, value, dtype=None):
@@ -128,7 +151,7 @@ def module(version="14.2.0"):
         __version__=version,
         __getattr__=lambda name: on_device(getattr(np, name)),
         ndarray=ndarray,
-        empty=lambda shape, dtype=np.float64: ndarray(engine.empty(shape, dtype)),
+        empty=empty,
         full=full,
         asarray=placed,
         asnumpy=lambda array: array._host.copy(),
@@ -137,7 +160,7 @@ def module(version="14.2.0"):
             get_current_stream=lambda: Stream.current[-1],
             Stream=Stream,
             MemoryPool=MemoryPool,
-            using_allocator=lambda malloc: contextlib.nullcontext(),
+            using_allocator=using_allocator,
         ),
     )
     return cupy

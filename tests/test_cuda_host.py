@@ -464,3 +464,132 @@ def test_events_time_the_device():
 @pytest.mark.emulator
 def test_what_was_measured_is_kept_by_device_and_kernel():
     assert tune._path(dispatch.get_backend("sim").driver, "gemm").name.startswith("SIMT-emulator-on-the-CPU-gemm-")
+
+
+# ---- captured steps as graphs
+
+
+def trained(device, captured, build, steps=5):
+    """Losses of some steps, the parameters after them, and the step."""
+    with dl.device(device):
+        dl.manual_seed(0)
+        model = build()
+        optimizer = optim.AdamW(model.parameters(), lr=1e-2)
+
+        def step(x, y):
+            loss = nn.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        run, rng = dl.capture(step) if captured else step, np.random.default_rng(0)
+        batches = [(rng.normal(size=(6, 1, 8, 8)).astype(np.float32), rng.integers(0, 5, 6)) for _ in range(steps)]
+        losses = [run(dl.tensor(x), dl.tensor(y)) for x, y in batches]
+        return [x.item() for x in losses], [p.numpy() for p in model.state_dict().values()], run
+
+
+def classifier():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.GELU(), nn.Dropout(0.1), nn.Linear(20, 5))
+
+
+def convolutional():
+    features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(features, nn.Flatten(), nn.Linear(36, 5))
+
+
+class Sequences(nn.Module):
+    """Rows of an image, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.norm, self.attention = nn.LSTM(8, 12), nn.LayerNorm(12), nn.MultiheadAttention(12, 3)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        h = self.norm(self.lstm(x.reshape(-1, 8, 8))[0])
+        return self.head((h + self.attention(h, h, h)).mean(1))
+
+
+def graphs_of(run):
+    return [line.call for line in run.programs[0].lines if line.name.startswith("graph of")]
+
+
+@pytest.mark.parametrize("build", [classifier, convolutional, Sequences])
+def test_a_captured_step_is_graphs_between_what_the_host_does(build, cuda):
+    losses, parameters, _ = trained("cuda", False, build)
+    found, other, run = trained("cuda", True, build)
+    assert found == losses
+    for a, b in zip(parameters, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    graphs = graphs_of(run)
+    assert graphs
+    assert all(g.graph is not None and g.recordings == 1 for g in graphs)
+
+
+def test_a_replay_of_a_graph_launches_nothing_itself(cuda, launched):
+    w = dl.ones(3, device="cuda")
+    f = dl.capture(lambda x: (x * w + 1) * x)
+    for k in range(4):
+        before = len(launched)
+        assert f(dl.full(3, k, dtype="float32", device="cuda")).tolist() == [(k + 1) * k] * 3
+    assert len(launched) == before
+
+
+def test_results_of_a_graph_are_not_overwritten_by_the_next_replay(cuda):
+    f = dl.capture(lambda x: (x * 2, (x * 2 + 1).reshape(3, 1)))
+    found = [f(dl.full(3, k, dtype="float32", device="cuda")) for k in range(4)]
+    assert [[y.tolist()[0], z.tolist()[0]] for y, z in found] == [[2 * k, [2 * k + 1]] for k in range(4)]
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_gradients_that_are_kept_are_not_overwritten_by_the_next_replay(clipped, cuda):
+    w = dl.tensor([1.0] * 3, device="cuda", requires_grad=True)
+    optimizer = optim.SGD([w])
+
+    @dl.capture
+    def step(x):
+        optimizer.zero_grad()
+        (w * x * x).sum().backward()
+        if clipped:
+            optim.clip_grad_norm([w], 1e6)
+
+    kept = []
+    for k in range(5):
+        step(dl.full(3, k, dtype="float32", device="cuda"))
+        kept.append(w.grad)
+    assert [g.tolist() for g in kept] == [[k * k] * 3 for k in range(5)]
+    assert all(graph.graph for graph in graphs_of(step))
+    assert len(step.programs) == 1
+
+
+def test_a_graph_is_recorded_anew_for_parameters_that_lie_elsewhere(cuda):
+    w, x = dl.ones(3, device="cuda"), dl.ones(3, device="cuda")
+    f = dl.capture(lambda: (x * w + 1) * w)
+    for k in range(5):
+        w._array = dl.full(3, k, dtype="float32", device="cuda")._array
+        assert f().tolist() == [(k + 1) * k] * 3
+    (graph,) = graphs_of(f)
+    assert graph.recordings == 1
+
+
+def test_what_makes_no_graph_goes_launch_by_launch_and_says_so(cuda):
+    f = dl.capture(lambda x: (x * 2 + 1) * x)
+    columns = [dl.full((2, 3), k, dtype="float32", device="cuda").T for k in range(4)]
+    assert [f(x).tolist()[2] for x in columns[:2]] == [[0.0] * 2, [3.0] * 2]
+    with pytest.warns(UserWarning, match="no CUDA graph: .* not contiguous"):
+        assert f(columns[2]).tolist()[2] == [10.0] * 2
+    assert f(columns[3]).tolist()[2] == [21.0] * 2
+
+
+# ---- reshape
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
+@pytest.mark.parametrize("shape", [(12, 5), (3, 20), (2, 6, 5), (60,), (3, 1, 2, 2, 5), (-1, 4), (15, -1)])
+def test_reshape_copies_by_a_kernel_where_numpy_would_copy(axes, shape, launched):
+    x = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    y = tensor(x).permute(*axes).reshape(*shape)
+    expected = x.transpose(axes).reshape(shape)
+    np.testing.assert_array_equal(y.numpy(), expected)
+    assert bool(launched) is not np.shares_memory(expected, x)

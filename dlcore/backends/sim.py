@@ -36,6 +36,7 @@ def load() -> Any:
         native = _C.Driver(str(build.driver()))
         library = Library(str(build.driver()))
         _stream = 0
+        _graph: Graph | None = None  # that keeps what is allocated
 
         def image(self, module: str) -> bytes:
             return f"SIMT:{build.kernel(compiler.path(module), settings.get('SIM'))}".encode()
@@ -45,6 +46,8 @@ def load() -> Any:
 
         def empty(self, shape: Shape, dtype: Any) -> Any:
             array = engine.empty(shape, dtype)
+            if self._graph is not None:
+                self._graph.kept.append(array)
             if settings.get("SIM") == "checked" and array.size:  # NaN: what reads it shows
                 array.reshape(-1).view(np.uint8)[...] = 255
             return array
@@ -59,11 +62,11 @@ def load() -> Any:
         def side_stream(self, graph: Graph) -> Iterator[int]:
             stream = ctypes.c_void_p()
             self.library.call("cuStreamCreate", ctypes.byref(stream), 0)
-            self._stream = int(stream.value or 0)
+            self._stream, self._graph = int(stream.value or 0), graph
             try:
                 yield self._stream
             finally:
-                self._stream = 0
+                self._stream, self._graph = 0, None
                 self.library.call("cuStreamDestroy_v2", stream)
 
         def address(self, array: Any) -> int:

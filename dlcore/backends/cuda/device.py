@@ -95,6 +95,12 @@ class CupyBackend(CudaBackend):
             return array.astype(dtype, copy=False)
         return super().cast(array, dtype) if type(array) in (bool, int, float) else cupy.asarray(array, dtype)
 
+    def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
+        """Runs of launches as CUDA graphs."""
+        from dlcore.backends.cuda.replay import with_graphs
+
+        return with_graphs(self.driver, lines, kept)
+
     def operand(self, array: Any) -> Any:
         """CuPy's functions take no NumPy scalars in an array's place."""
         return super().operand(cupy.asarray(array) if isinstance(array, np.generic) else array)
