@@ -212,7 +212,8 @@ PyObject* matmul_python(PyObject*, PyObject* const* args, Py_ssize_t count, PyOb
     require(a.type() == kFloat32 || a.type() == kFloat64, "matmul: expected float32 or float64");
     require(b.ndim() == nd, "matmul: a, b and out differ in dimensions");
     const bool fresh = given.out == Py_None;
-    require(!fresh || given.accumulate == nullptr, "matmul: there is no out to accumulate in");
+    const bool adds = given.accumulate != nullptr && PyObject_IsTrue(given.accumulate) == 1;
+    require(!fresh || !adds, "matmul: there is no out to accumulate in");
     const py::object made = fresh ? product_array(a, b) : py::reinterpret_borrow<py::object>(given.out);
     const Array out(made.ptr(), "matmul: out");
     require(out.ndim() == nd, "matmul: a, b and out differ in dimensions");

@@ -207,6 +207,16 @@ def test_wrong_arguments_raise(args):
         _C.matmul(*args)
 
 
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 4)), ((5, 2, 3), (1, 3, 4)), ((1, 2, 3), (5, 3, 4))], ids=str)
+def test_without_out_a_new_array_is_returned(shapes):
+    a, b = (rand(*shape) for shape in shapes)
+    out = _C.matmul(a, b, None, rand(4), "tanh")
+    np.testing.assert_array_equal(out, _C.matmul(a, b, np.empty_like(out), rand(4), "tanh"))
+    assert out.shape == (a @ b).shape
+    with pytest.raises(ValueError, match="no out"):
+        _C.matmul(a, b, accumulate=True)
+
+
 def test_wrong_keyword_raises():
     with pytest.raises(TypeError, match="keyword"):
         _C.matmul(f32(1, 1), f32(1, 1), f32(1, 1), baise=None)

@@ -68,7 +68,7 @@ class Run:
             self._read = [self._place(x) if i in self._moving else x for i, x in enumerate(arrays)]
             with self.driver.capture() as graph:
                 self._made = self._lines([*self._read])
-        except KernelError as error:
+        except RuntimeError as error:  # of this package, or of CuPy
             self.recordings = MOST_RECORDINGS
             warnings.warn(f"capture: launches go one by one, as they make no CUDA graph: {error}", stacklevel=2)
             return None
