@@ -51,7 +51,7 @@ class Weights {
       const Index terms = channels * pass.taps;
       T* out = block + m0 * terms;
       if (pass.taps == p_.taps()) {
-        pack_terms(p_, w + c0 * p_.w_channel, channels, int(rows), out);
+        pack_terms(p_, w + c0 * p_.w_channel, channels, rows, out);
       } else {
         for (Index c = c0; c < c0 + channels; ++c)
           for (Index t = 0; t < pass.taps; ++t, out += rows)

@@ -9,7 +9,7 @@
 #include "conv.h"
 #include "conv_micro.h"
 #include "conv_planes.h"
-#include "gemm_pack.h"
+#include "gemm_loops.h"
 
 namespace dlcore {
 namespace DL_ISA {
@@ -71,10 +71,10 @@ DL_INLINE Correlation<T> backward_correlation(const Conv2d& c, const T* dy, cons
 // out[(c*taps + t)*rows + m] = w[m*w_feature + c*w_channel + t]: some features' weights of some channels. A channel's
 // are contiguous, or all are.
 template <class T>
-DL_INLINE void pack_terms(const Correlation<T>& p, const T* w, Index channels, int rows, T* out) {
+DL_INLINE void pack_terms(const Correlation<T>& p, const T* w, Index channels, Index rows, T* out) {
   const Index taps = p.taps(), run = p.w_channel == taps ? channels * taps : taps;
   for (Index t = 0; t < channels * taps; t += run)
-    pack_lines(w + t / taps * p.w_channel, p.w_feature, rows, run, out + t * rows, rows);
+    transpose_row(w + t / taps * p.w_channel, p.w_feature, rows, run, rows, out + t * rows);
 }
 
 // What a unit is, and the sizes of its working memory.

@@ -12,18 +12,6 @@ DL_INLINE bool spills_into_later(int width, Index left) {
   return width < lanes<T> && left * width >= lanes<T>;
 }
 
-// out[k*width + i] = p[i*stride + k] for k < left and i < n, zero for n <= i < fit. Not inlined, as it is long.
-template <class T>
-__attribute__((noinline)) void pack_square(const T* p, Index stride, int n, int left, T* out, int width, int fit) {
-  constexpr int W = lanes<T>;
-  vec<T> square[W];
-  static_for<W>([&](auto j) DL_INLINE_LAMBDA { square[j] = j < n ? load(p + j * stride, left) : vec<T>{}; });
-  transpose<T>(square);
-  static_for<W>([&](auto j) DL_INLINE_LAMBDA {
-    if (j < left) store(out + j * width, square[j], fit);
-  });
-}
-
 // out[k*width + i] = p[i*stride + k], n <= width lines contiguous in k; zero for n <= i < width.
 template <class T>
 DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int width) {
@@ -41,7 +29,9 @@ DL_INLINE void pack_lines(const T* p, Index stride, int n, Index kc, T* out, int
       if (fit == W || overwritten) static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j]); });
       else static_for<W>([&](auto j) DL_INLINE_LAMBDA { store(to + j * width, square[j], fit); });
     }
-    if (k < kc) pack_square(p + i0 * stride + k, stride, some, int(kc - k), out + k * width + i0, width, fit);
+    const T* lines = p + i0 * stride;
+    for (; k < kc; ++k)
+      for (int i = 0; i < fit; ++i) out[k * width + i0 + i] = i < some ? lines[i * stride + k] : T(0);
   }
 }
 

@@ -404,7 +404,7 @@ def compiled(
 ) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
     """The text of a program `replay(given) -> kept` and the function."""
     names: dict[str, Any] = {}
-    last = {slot: i for i, line in enumerate(lines) for slot in (*line.results, *_used(line))}
+    last = {slot: i for i, line in enumerate(lines) for slot in (*line.results, *used(line))}
     last = {slot: i for slot, i in last.items() if slot not in set(kept)}
     dead: dict[int, list[int]] = {}
     for slot, i in last.items():
@@ -420,7 +420,8 @@ def compiled(
     return source, names["replay"]
 
 
-def _used(line: Line) -> Iterator[int]:
+def used(line: Line) -> Iterator[int]:
+    """The slots that a line reads."""
     return (x for x in line.operands if isinstance(x, int))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate
 from math import prod
+from operator import mul
 from typing import Any
 
 from dlcore.backends.cuda.ops_copy import contiguous
+from dlcore.backends.cuda.ops_elementwise import merged
 from dlcore.dispatch import implement
 from dlcore.signature import Shape
 
@@ -16,25 +18,11 @@ Array = Any
 @implement("reshape", "cuda")
 def reshape(x: Array, *, shape: Shape) -> Array:
     """A copy where the memory cannot be seen so."""
-    return (x if _seen_as(shape, x.shape, x.strides) else contiguous(x)).reshape(shape)
+    return (x if x.size == 0 or _seen_as(shape, x.shape, x.strides) else contiguous(x)).reshape(shape)
 
 
 def _seen_as(shape: Shape, old: Shape, strides: Shape) -> bool:
-    """Whether elements of these strides can have this shape, of which a -1 stands for what is left.
-
-    Where axes of `old` become one, or are divided otherwise, each has to go on where the one after it ends.
-    """
-    axes = [(n, stride) for n, stride in zip(old, strides, strict=True) if n != 1]
-    if 0 in old:
-        return True
-    wanted = [n if n > 0 else prod(old) // -prod(shape) for n in shape if n != 1]
-    while axes:
-        group, size = [axes.pop()], wanted.pop()
-        while (have := prod(n for n, _ in group)) != size:
-            if have < size:
-                group.append(axes.pop())
-            else:
-                size *= wanted.pop()
-        if any(inner[1] * inner[0] != outer[1] for inner, outer in pairwise(group)):
-            return False
-    return True
+    """Whether elements of these strides can have this shape (-1: what is left): where they jump, an axis must end."""
+    whole = [n if n > 0 else prod(old) // -prod(shape) for n in shape]
+    pieces, _ = merged(old, [strides])
+    return {*accumulate(pieces, mul)} <= {1, *accumulate(whole, mul)}

@@ -9,17 +9,16 @@ that may outlive the call are copied from where it writes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dlcore.backends.cuda.driver import Driver
 from dlcore.backends.cuda.graph import Graph
 from dlcore.errors import KernelError
-from dlcore.graph import Line, compiled
+from dlcore.graph import Line, compiled, used
 
 Array = Any
 FEWEST_LAUNCHES = 2  # of a run that is worth a graph
-MOST_RECORDINGS = 4  # of a run, as more and more of its operands turn out to move
 
 
 class Run:
@@ -31,15 +30,16 @@ class Run:
         self.driver, self.fresh = driver, fresh
         self.source, self._lines = compiled(lines, given, made)
         self.graph: Graph | None = None
-        self.recordings = -1  # before the kernels are loaded
-        self._read: list[Array] = []  # what it ran on last, or what the graph reads
+        self.recordings = 0
+        self._refused = False  # by the driver: there will be no graph
+        self._read: list[Array] | None = None  # what it ran on last, or what the graph reads
         self._made: tuple[Array, ...] = ()  # what the graph writes
         self._moving: set[int] = set()  # operands that were other arrays in other calls
 
     def __call__(self, *arrays: Array) -> tuple[Array, ...]:
         """The results of the lines."""
         graph = self._graph_for(arrays)
-        if graph is None:
+        if graph is None or self._read is None:
             return self._lines([*arrays])
         for i in self._moving:
             self._read[i][...] = arrays[i]
@@ -48,13 +48,14 @@ class Run:
 
     def _graph_for(self, arrays: Sequence[Array]) -> Graph | None:
         """The graph, recorded anew where operands moved that had not before; None: to go line by line."""
-        if self.recordings < 0:
-            self.recordings, self._read = 0, [*arrays]
+        if self._read is None:
+            self._read = [*arrays]
             return None
-        moved = {i for i, x in enumerate(arrays) if i not in self._moving and not self._same(x, self._read[i])}
-        if moved or self.graph is None:
+        pairs = enumerate(zip(arrays, self._read, strict=True))
+        moved = {i for i, (x, y) in pairs if i not in self._moving and not self._same(x, y)}
+        if (moved or self.graph is None) and not self._refused:
             self._moving |= moved
-            self.graph = self._record(arrays) if self.recordings < MOST_RECORDINGS else None
+            self.graph = self._record(arrays)
         return self.graph
 
     def _same(self, x: Array, y: Array) -> bool:
@@ -69,7 +70,7 @@ class Run:
             with self.driver.capture() as graph:
                 self._made = self._lines([*self._read])
         except RuntimeError as error:  # of this package, or of CuPy
-            self.recordings = MOST_RECORDINGS
+            self._refused = True
             warnings.warn(f"capture: launches go one by one, as they make no CUDA graph: {error}", stacklevel=2)
             return None
         return graph
@@ -81,37 +82,45 @@ class Run:
         return self.driver.empty(x.shape, x.dtype)
 
 
-def with_graphs(driver: Driver, lines: Sequence[Line], kept: Iterable[int]) -> list[Line]:
+def with_graphs(driver: Driver, lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
     """The lines of a program, with a line for each run of launches."""
-    kept = {*kept}
+    end = dict.fromkeys(kept, len(lines))
+    read = {x: i for i, line in enumerate(lines) for x in used(line)} | end  # by slot, the last line that does
+    passed_on = {x: i for i, line in enumerate(lines) if _passes_on(line) for x in used(line)} | end
     found: list[Line] = []
     run: list[Line] = []
+    own: set[int] = set()  # slots that the run makes
+
+    def finish(i: int) -> list[Line]:
+        made = [x for x in own if read.get(x, -1) >= i]
+        return _as_graph(driver, run, own, made, [passed_on.get(x, -1) >= i for x in made])
+
     for i, line in enumerate(lines):
-        inside = any(slot in line.operands for other in run for slot in other.results)
-        if line.view and not inside:
+        if line.view and own.isdisjoint(used(line)):
             found.append(line)
         elif line.view or _launches(line):
             run.append(line)
+            own |= {*line.results}
         else:
-            found += [*_as_graph(driver, run, lines[i:], kept), line]
-            run = []
-    return found + _as_graph(driver, run, [], kept)
+            found += [*finish(i), line]
+            run, own = [], set()
+    return found + finish(len(lines))
 
 
 def _launches(line: Line) -> bool:
     """Whether nothing but kernels run, on arrays of the device."""
-    return line.variant not in ("", "reference") and any(isinstance(x, int) for x in line.operands)
+    return line.variant not in ("", "reference") and [*used(line)] != []
 
 
-def _as_graph(driver: Driver, run: Sequence[Line], later: Sequence[Line], kept: set[int]) -> list[Line]:
+def _passes_on(line: Line) -> bool:
+    """Whether its results may share the memory of its operands."""
+    return line.view or bool(line.results and not _launches(line))
+
+
+def _as_graph(driver: Driver, run: Sequence[Line], own: set[int], made: list[int], fresh: list[bool]) -> list[Line]:
     """A run as one line, where it is worth that."""
     if sum(not line.view for line in run) < FEWEST_LAUNCHES:
         return list(run)
-    own = [slot for line in run for slot in line.results]
-    given = [*dict.fromkeys(x for line in run for x in line.operands if isinstance(x, int) and x not in own)]
-    read = {slot for line in later for slot in line.operands}
-    passing = [line for line in later if line.view or (line.results and not _launches(line))]
-    lasting = kept.union(*(line.operands for line in passing))
-    made = [slot for slot in own if slot in read or slot in kept]
-    call = Run(driver, run, given, made, [slot in lasting for slot in made])
+    given = [*dict.fromkeys(x for line in run for x in used(line) if x not in own)]
+    call = Run(driver, run, given, made, fresh)
     return [Line(f"graph of {len(run)} lines", call, list(given), made, several=True)]
