@@ -585,8 +585,11 @@ def test_what_makes_no_graph_goes_launch_by_launch_and_says_so(cuda):
 # ---- reshape
 
 
+SHAPES = [(12, 5), (3, 20), (2, 6, 5), (60,), (3, 1, 2, 2, 5), (-1, 4), (15, -1), (3, 5, 2, 2), (5, 2, 6)]
+
+
 @pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1), (2, 0, 1)])
-@pytest.mark.parametrize("shape", [(12, 5), (3, 20), (2, 6, 5), (60,), (3, 1, 2, 2, 5), (-1, 4), (15, -1), (3, 5, 2, 2), (5, 2, 6)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_reshape_copies_by_a_kernel_where_numpy_would_copy(axes, shape, launched):
     x = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     y = tensor(x).permute(*axes).reshape(*shape)
