@@ -167,12 +167,12 @@ void for_units(const Problem& p, Index n, double work, const F& unit) {
   Room<T> count(nullptr);
   const Space sizes(p, count);
   const Scratch scratch(sizeof(T) * size_t(limit * count.used()));
-  Index next = 0;
+  Shares shares(limit);
   team().run(
-      [&](int tid, int) {
+      [&](int tid, int nt) {
         Room<T> room(static_cast<T*>(scratch.data()) + tid * count.used());
         Space space(p, room);
-        for (Index i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < n;) unit(i, space);
+        shares.each(tid, nt, n, [&](Index i) { unit(i, space); });
       },
       limit);
 }

@@ -243,12 +243,13 @@ void correlate(const Correlation<T>& p) {
   const Index size = Space<T>::size(p, d);
   const Scratch memory(sizeof(T) * size_t(size * width));
   const Job<T> job{p, d, passes, weights};
+  Shares shares(width);
   team().run(
       [&](int tid, int nt) {
         weights.pack(passes, tid, nt);
         team().barrier();
         const Space<T> space(static_cast<T*>(memory.data()) + size * tid, p, d);
-        for (Index i = d.units * tid / nt; i < d.units * (tid + 1) / nt; ++i) run_unit(job, unit_of(p, d, i), space);
+        shares.each(tid, nt, d.units, [&](Index i) { run_unit(job, unit_of(p, d, i), space); });
       },
       width);
 }

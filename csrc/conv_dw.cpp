@@ -229,15 +229,15 @@ void conv_dw(const Conv2d& p, const T* x, const T* dy, T* dw) {
   const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.terms + width * (l.image() + l.copy())));
   T* const sums = static_cast<T*>(memory.data());
   T* const images = sums + l.chunks * p.O * l.terms;
+  Shares shares(width);
   team().run(
       [&](int tid, int nt) {
-        const Index units = l.chunks * p.groups * l.parts;
-        for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i) {
+        shares.each(tid, nt, l.chunks * p.groups * l.parts, [&](Index i) {
           const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
           add_chunk(l, x, dy, chunk, group, part, images + tid * (l.image() + l.copy()),
                     images + tid * (l.image() + l.copy()) + l.image(),
                     sums + (chunk * p.O + group * l.features) * l.terms);
-        }
+        });
         team().barrier();
         for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o)
           finish(l, sums + o * l.terms, dw + o * l.channels * p.KH * p.KW);

@@ -178,14 +178,14 @@ void conv_dw_taps(const Conv2d& p, const T* x, const T* dy, T* dw) {
   const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.sums() + width * l.image()));
   T* const sums = static_cast<T*>(memory.data());
   T* const planes = sums + l.chunks * p.O * l.sums();
+  Shares shares(width);
   team().run(
       [&](int tid, int nt) {
-        const Index units = l.chunks * p.groups * l.parts;
-        for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i) {
+        shares.each(tid, nt, l.chunks * p.groups * l.parts, [&](Index i) {
           const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
           add_chunk(l, x, dy, places, chunk, group, part, planes + tid * l.image(),
                     sums + (chunk * p.O + group * l.features) * l.sums());
-        }
+        });
         team().barrier();
         for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o) finish(l, sums + o * l.sums(), dw + o * l.taps);
       },

@@ -348,6 +348,7 @@ void winograd(const Correlation<T>& p) {
   const Index u_point = p.features * p.channels + 64 / Index(sizeof(T)), size = Memory<T>::size(blocks);
   const Scratch weights(sizeof(T) * size_t(kPoints * u_point)), memory(sizeof(T) * size_t(size * width));
   T* const u = static_cast<T*>(weights.data());
+  Shares shares(width);
   team().run(
       [&](int tid, int nt) {
         const Range mine = part_of(panels.count, 1, tid, nt);
@@ -355,9 +356,11 @@ void winograd(const Correlation<T>& p) {
           transform_weights(p, panels.begin(i), panels.size(i), u + panels.begin(i) * p.channels, u_point);
         if (!by_features) team().barrier();
         const Memory<T> own(static_cast<T*>(memory.data()) + size * tid, blocks);
-        const Range rows = by_features ? Range{0, blocks.count} : part_of(blocks.count, 1, tid, nt);
-        for (Index i = rows.begin; i < rows.end; ++i)
-          run_block(p, blocks, i, panels, by_features ? mine : Range{0, panels.count}, u, u_point, own);
+        if (by_features)
+          for (Index i = 0; i < blocks.count; ++i) run_block(p, blocks, i, panels, mine, u, u_point, own);
+        else
+          shares.each(tid, nt, blocks.count,
+                      [&](Index i) { run_block(p, blocks, i, panels, {0, panels.count}, u, u_point, own); });
       },
       width);
 }

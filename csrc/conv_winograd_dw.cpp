@@ -203,12 +203,13 @@ void winograd_dw(const Conv2d& p, const T* x, const T* dy, T* dw) {
   const Layout<T> l(p, width);
   const Scratch memory(sizeof(T) * size_t(l.chunks * l.sums() + width * l.space()));
   T* const sums = static_cast<T*>(memory.data());
+  Shares shares(width);
   team().run(
       [&](int tid, int nt) {
         const Memory<T> own(sums + l.chunks * l.sums() + tid * l.space(), l);
-        const Index units = l.chunks * l.parts;
-        for (Index i = units * tid / nt; i < units * (tid + 1) / nt; ++i)
+        shares.each(tid, nt, l.chunks * l.parts, [&](Index i) {
           add_chunk(l, x, dy, i / l.parts, i % l.parts, own, sums + i / l.parts * l.sums());
+        });
         team().barrier();
         for (Index o = p.O * tid / nt; o < p.O * (tid + 1) / nt; ++o) finish(l, sums, o, dw + o * p.C * 9);
       },

@@ -93,9 +93,6 @@ DL_INLINE Index k_step(Index K, Index largest) {
 inline constexpr Index kShortK = 160;
 inline constexpr Index kFewRows = 256;  // up to these, C stays in L2, and shorter blocks let B stay there too
 
-struct Range {
-  Index begin, end;
-};
 // The tid-th of nt equal parts of [0, n), in whole units.
 DL_INLINE Range part_of(Index n, Index unit, int tid, int nt) {
   const Index units = (n + unit - 1) / unit;
@@ -124,14 +121,16 @@ DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, co
   epilogue.tile(m0, n0, a.rows, b.cols, acc, first, last);
 }
 
-// Working memory of gemm_in_team for at most nt threads: made before team().run, which is given nt as its limit. Of an
-// operand that is read in place nothing is packed but the last columns of B.
+// Working memory of gemm_in_team for at most nt threads, and what these have taken: made before team().run, which is
+// given nt as its limit. Of an operand that is read in place nothing is packed but the last columns of B.
 template <class T>
 class GemmSpace {
  public:
   using Tile = Tiling<T>;
   DL_INLINE GemmSpace(int nt, Index N, Index K, bool a_in_place, bool b_in_place)
-      : b_size_(round_up(smaller(Tile::KC, K), 16) *
+      : to_pack{Shares(nt), Shares(nt)},
+        to_multiply{Shares(nt), Shares(nt)},
+        b_size_(round_up(smaller(Tile::KC, K), 16) *
                 (b_in_place ? Tile::NR : round_up(smaller(Tile::NC, N), Tile::NR))),
         a_size_(a_in_place ? 0 : round_up(smaller(Tile::KC, K), 16) * Tile::MC),
         scratch_(sizeof(T) * size_t(larger(2, nt) * b_size_ + nt * a_size_)),
@@ -139,69 +138,117 @@ class GemmSpace {
   DL_INLINE T* b(Index i) const { return static_cast<T*>(scratch_.data()) + i * b_size_; }
   DL_INLINE T* a(int tid) const { return b(larger(2, nt_)) + tid * a_size_; }
 
+  Shares to_pack[2], to_multiply[2];  // of blocks of B, in turn
+
  private:
   const Index b_size_, a_size_;
   const Scratch scratch_;
   const int nt_;
 };
 
+// A block of B that is packed, or where it can be read in place the columns that could not.
+template <class T>
+struct BlockOfB {
+  Index n0, k0, nc, kc;
+  T* data;
+  Index panels, to_pack;  // the first panel that is packed
+
+  template <class PackB>
+  DL_INLINE BlockOfB(const PackB&, Index n0, Index k0, Index nc, Index kc, T* data)
+      : n0(n0),
+        k0(k0),
+        nc(nc),
+        kc(kc),
+        data(data),
+        panels((nc + Tiling<T>::NR - 1) / Tiling<T>::NR),
+        to_pack(PackB::in_place ? nc / Tiling<T>::NR : 0) {}
+  DL_INLINE T* packed(Index p) const { return data + (p - to_pack) * Tiling<T>::NR * kc; }
+  DL_INLINE int cols(Index p) const { return int(smaller<Index>(Tiling<T>::NR, nc - p * Tiling<T>::NR)); }
+  template <class PackB>
+  DL_INLINE void pack(const PackB& B, const Range& some) const {
+    for (Index p = some.begin; p < some.end; ++p) B.pack(n0 + p * Tiling<T>::NR, cols(p), k0, kc, packed(p));
+  }
+};
+
+// Rows of C, in panels: adds what a block of B gives, or for the first k stores it.
+template <class T, class PackA, class PackB, class E>
+void multiply_rows(const Panels& panels, const Range& rows, Index K, const PackA& A, const PackB& B,
+                   const BlockOfB<T>& b, const E& epilogue, T* a_block) {
+  constexpr Index NR = Tiling<T>::NR;
+  const Index m_block = panels.begin(rows.begin), count = rows.end - rows.begin, kc = b.kc;
+  for (Index k = 0; !A.in_place() && k < kc; k += A.depth())
+    for (Index i = rows.begin; i < rows.end; ++i)
+      A.pack(panels.begin(i), panels.size(i), b.k0 + k, smaller(A.depth(), kc - k),
+             a_block + (panels.begin(i) - m_block) * kc + k * panels.size(i));
+  const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
+    const T* next = b.packed(p + 1 < b.panels ? p + 1 : b.to_pack);
+    PanelOfB<T> columns{b.packed(p), NR, b.cols(p), next + (i - rows.begin) * NR * kc / count,
+                        (NR + count - 1) / count};
+    if constexpr (PackB::in_place)
+      if (p < b.to_pack) {
+        const T* here = B.at(b.n0 + p * NR, b.k0);
+        columns = {here, B.row, NR, here + 8 * B.row, B.row};
+      }
+    const Index m0 = panels.begin(i);
+    const int height = panels.size(i);
+    const PanelOfA<T> a = A.in_place() ? PanelOfA<T>{A.at(m0, b.k0), A.row, 1, height}
+                                       : PanelOfA<T>{a_block + (m0 - m_block) * kc, 1, height, height};
+    run_tile(kc, a, columns, epilogue, m0, b.n0 + p * NR, b.k0 == 0, b.k0 + kc == K);
+  };
+  if (kc > kShortK)  // a panel of B stays near for all rows
+    for (Index p = 0; p < b.panels; ++p)
+      for (Index i = rows.begin; i < rows.end; ++i) tile(i, p);
+  else  // storing C is most of the work: along its rows
+    for (Index i = rows.begin; i < rows.end; ++i)
+      for (Index p = 0; p < b.panels; ++p) tile(i, p);
+}
+
 // C = A B, called by all threads of a team's job. B is packed by all together (two buffers, so one barrier a block) and
-// the rows of C are divided; where these are too few, the columns are, and each thread packs its own B.
-// Returns when this thread is done; the next use of `space`, and of C by others, needs a barrier.
+// they take rows of C; where these are too few, they take columns, and each packs its own of B.
+// Returns when nothing is left to take; the next use of `space`, and of C by others, needs a barrier.
 template <class T, class PackA, class PackB, class E>
 void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, const PackB& B, const E& epilogue,
-                  const GemmSpace<T>& space) {
+                  GemmSpace<T>& space) {
   using Tile = Tiling<T>;
-  constexpr int NR = Tile::NR;
+  constexpr Index kRows = Tile::MC / Tile::MR, kFewPanels = 4;  // taken at a time
+  constexpr Index kSomeColumns = 4 * Tile::kVectors;            // vectors
   const bool by_columns = nt > 1 && N > M && (PackB::in_place || M * nt <= N);
-  const Range m = by_columns ? Range{0, M} : part_of(M, 1, tid, nt);
-  const Range n = by_columns ? part_of(N, lanes<T>, tid, nt) : Range{0, N};
-  const bool together = nt > 1 && !by_columns && !PackB::in_place;
   const Index step = k_step(K, M <= kFewRows ? Tile::KC / 2 : Tile::KC);
+  const Panels panels(M, Tile::MR);
   T* const a_block = space.a(tid);
-  int turn = 0;
-
-  for (Index n_block = n.begin; n_block < n.end; n_block += Tile::NC) {
-    const Index nc = smaller(Tile::NC, n.end - n_block), b_panels = (nc + NR - 1) / NR;
-    const Index to_pack = PackB::in_place ? nc / NR : 0;  // the first panel to pack
-    for (Index k0 = 0; k0 < K; k0 += step) {
-      const Index kc = smaller(step, K - k0);
-      T* const b_block = space.b(together ? turn++ % 2 : tid);
-      const auto packed = [&](Index p) DL_INLINE_LAMBDA { return b_block + (p - to_pack) * NR * kc; };
-      const Range mine = together ? part_of(b_panels, 1, tid, nt) : Range{to_pack, b_panels};
-      for (Index p = mine.begin; p < mine.end; ++p)
-        B.pack(n_block + p * NR, int(smaller<Index>(NR, nc - p * NR)), k0, kc, packed(p));
-      if (together) team().barrier();
-
-      for (Index m_block = m.begin; m_block < m.end; m_block += Tile::MC) {
-        const Panels panels(smaller(Tile::MC, m.end - m_block), Tile::MR);
-        for (Index k = 0; !A.in_place() && k < kc; k += A.depth())
-          for (Index i = 0; i < panels.count; ++i)
-            A.pack(m_block + panels.begin(i), panels.size(i), k0 + k, smaller(A.depth(), kc - k),
-                   a_block + panels.begin(i) * kc + k * panels.size(i));
-        const auto tile = [&](Index i, Index p) DL_INLINE_LAMBDA {
-          const T* next = packed(p + 1 < b_panels ? p + 1 : to_pack);
-          PanelOfB<T> b{packed(p), NR, int(smaller<Index>(NR, nc - p * NR)), next + i * NR * kc / panels.count,
-                        (NR + panels.count - 1) / panels.count};
-          if constexpr (PackB::in_place)
-            if (p < to_pack) {
-              const T* here = B.at(n_block + p * NR, k0);
-              b = {here, B.row, NR, here + 8 * B.row, B.row};
-            }
-          const Index m0 = m_block + panels.begin(i);
-          const int rows = panels.size(i);
-          const PanelOfA<T> a = A.in_place() ? PanelOfA<T>{A.at(m0, k0), A.row, 1, rows}
-                                             : PanelOfA<T>{a_block + panels.begin(i) * kc, 1, rows, rows};
-          run_tile(kc, a, b, epilogue, m0, n_block + p * NR, k0 == 0, k0 + kc == K);
-        };
-        if (kc > kShortK)  // a panel of B stays near for all rows
-          for (Index p = 0; p < b_panels; ++p)
-            for (Index i = 0; i < panels.count; ++i) tile(i, p);
-        else  // storing C is most of the work: along its rows
-          for (Index i = 0; i < panels.count; ++i)
-            for (Index p = 0; p < b_panels; ++p) tile(i, p);
+  const auto block_of = [&](Index n0, Index n_end, Index k0, T* data) DL_INLINE_LAMBDA {
+    return BlockOfB<T>(B, n0, k0, smaller(Tile::NC, n_end - n0), smaller(step, K - k0), data);
+  };
+  const auto multiply = [&](const Range& rows, const BlockOfB<T>& b) {
+    for (Index i = rows.begin; i < rows.end; i += kRows)
+      multiply_rows(panels, {i, smaller(rows.end, i + kRows)}, K, A, B, b, epilogue, a_block);
+  };
+  const auto alone = [&](const Range& rows, const Range& columns) {
+    for (Index n0 = columns.begin; n0 < columns.end; n0 += Tile::NC)
+      for (Index k0 = 0; k0 < K; k0 += step) {
+        const BlockOfB<T> b = block_of(n0, columns.end, k0, space.b(tid));
+        b.pack(B, {b.to_pack, b.panels});
+        multiply(rows, b);
       }
-    }
+  };
+  Range some;
+  if (by_columns) {
+    const Index vectors = (N + lanes<T> - 1) / lanes<T>;
+    while (space.to_multiply[0].take(tid, nt, vectors, kSomeColumns, vectors, &some))
+      alone({0, panels.count}, {some.begin * lanes<T>, smaller(N, some.end * lanes<T>)});
+  } else if (nt == 1 || PackB::in_place) {
+    while (space.to_multiply[0].take(tid, nt, panels.count, kFewPanels, panels.count, &some)) alone(some, {0, N});
+  } else {
+    int turn = 0;
+    for (Index n0 = 0; n0 < N; n0 += Tile::NC)
+      for (Index k0 = 0; k0 < K; k0 += step, turn ^= 1) {
+        const BlockOfB<T> b = block_of(n0, N, k0, space.b(turn));
+        while (space.to_pack[turn].take(tid, nt, b.panels, 1, 1, &some)) b.pack(B, some);
+        team().barrier();
+        space.to_pack[turn].restart(tid);
+        space.to_multiply[turn ^ 1].restart(tid);  // the block before is done
+        while (space.to_multiply[turn].take(tid, nt, panels.count, kFewPanels, kRows, &some)) multiply(some, b);
+      }
   }
 }
 

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -204,5 +205,30 @@ void Team::barrier() {
     spin_until([&] { return p.generation.load(std::memory_order_acquire) != generation; });
   }
 }
+
+struct alignas(64) Shares::Part {
+  std::atomic<Index> taken{0};
+};
+
+Shares::Shares(Index threads) : parts_(new Part[std::size_t(std::max<Index>(1, threads))]) {}
+Shares::~Shares() { delete[] parts_; }
+
+bool Shares::take(int tid, int nt, Index n, Index least, Index most, Range* units) {
+  for (int i = 0; i < nt; ++i) {
+    const int owner = (tid + i) % nt;
+    const Index first = n * owner / nt, all = n * (owner + 1) / nt - first;
+    std::atomic<Index>& taken = parts_[owner].taken;
+    for (Index t = taken.load(std::memory_order_relaxed); t < all;) {
+      const Index left = all - t, wish = nt == 1 ? left : (left + 1) / 2;
+      const Index some = std::min(left, std::clamp(wish, std::min(least, most), most));
+      if (!taken.compare_exchange_weak(t, t + some, std::memory_order_relaxed)) continue;
+      *units = {first + t, first + t + some};
+      return true;
+    }
+  }
+  return false;
+}
+
+void Shares::restart(int tid) { parts_[tid].taken.store(0, std::memory_order_relaxed); }
 
 }  // namespace dlcore

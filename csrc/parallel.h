@@ -31,14 +31,52 @@ class Team {
 
 Team& team();
 
-// f(begin, end) over equal parts of [begin, end), one per thread, none (but a single one) shorter than grain.
+struct Range {
+  Index begin, end;
+};
+
+// The units of a job, [0, n). Each thread takes those of its own part, some at a time and fewer towards the end, and
+// then those of other parts that nobody has begun: cores are seldom equally fast.
+class Shares {
+ public:
+  explicit Shares(Index threads);  // at most so many
+  ~Shares();
+  Shares(const Shares&) = delete;
+  Shares& operator=(const Shares&) = delete;
+
+  // The next units of thread tid of nt, from `least` to `most` where there are so many; false: all are taken.
+  bool take(int tid, int nt, Index n, Index least, Index most, Range* units);
+  // f(i) for every unit that this thread takes, one at a time.
+  template <class F>
+  void each(int tid, int nt, Index n, const F& f) {
+    for (Range one; take(tid, nt, n, 1, 1, &one);) f(one.begin);
+  }
+  // The part of thread tid from its start, to be used after the next barrier. No thread may be taking until then.
+  void restart(int tid);
+
+ private:
+  struct Part;
+  Part* const parts_;
+};
+
+// f(begin, end) over parts of [begin, end), on as many threads as get `grain` each; of a small range, once over all.
 template <class F>
 void parallel_for(Index begin, Index end, Index grain, const F& f) {
-  const Index n = end - begin;
+  constexpr Index kBlocks = 16, kLine = 64;  // blocks of a grain; of as many elements as keep lines whole
+  const Index n = end - begin, parts = n / (grain > 0 ? grain : 1);
   if (n <= 0) return;
-  const Index parts = n / (grain > 0 ? grain : 1);
-  team().run([&](int tid, int nt) { f(begin + n * tid / nt, begin + n * (tid + 1) / nt); },
-             parts<1 ? 1 : parts>(1 << 20) ? 1 << 20 : int(parts));
+  const Index limit = parts < num_threads() ? parts : num_threads();
+  if (limit <= 1) return f(begin, end);
+  const Index block = grain < kBlocks ? 1 : grain < kBlocks * kLine ? grain / kBlocks : grain / kBlocks / kLine * kLine;
+  Shares shares(limit);
+  team().run(
+      [&](int tid, int nt) {
+        for (Range r; shares.take(tid, nt, (n + block - 1) / block, 1, n, &r);) {
+          const Index last = begin + r.end * block;
+          f(begin + r.begin * block, last < end ? last : end);
+        }
+      },
+      int(limit));
 }
 
 }  // namespace dlcore

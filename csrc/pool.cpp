@@ -236,13 +236,14 @@ void each_plane_with_row(const Pool2d& p, const F& f) {
   const int width = num_threads();
   const Index row = (p.W + 15) / 16 * 16;
   const Scratch memory(sizeof(T) * size_t(row * width));
-  const Index parts = larger<Index>(1, p.planes * (p.H * p.W + p.P * p.Q) / kGrain);
+  const int parts = int(smaller<Index>(width, larger<Index>(1, p.planes * (p.H * p.W + p.P * p.Q) / kGrain)));
+  Shares shares(parts);
   team().run(
       [&](int tid, int nt) {
-        for (Index n = p.planes * tid / nt; n < p.planes * (tid + 1) / nt; ++n)
-          f(n, static_cast<T*>(memory.data()) + row * tid);
+        T* const own = static_cast<T*>(memory.data()) + row * tid;
+        shares.each(tid, nt, p.planes, [&](Index n) { f(n, own); });
       },
-      int(smaller<Index>(parts, width)));
+      parts);
 }
 
 template <class T>

@@ -150,7 +150,7 @@ def test_non_finite_values_pass(activation, value, isa):
     assert np.isfinite(np.delete(out, 3, axis=0)).all()
 
 
-@pytest.mark.parametrize("size", [*SIZES, (700, 300, 600), (20, 3000, 300)], ids=str)
+@pytest.mark.parametrize("size", [*SIZES, (700, 300, 600), (20, 3000, 300), (400, 90, 2500), (300, 4500, 20)], ids=str)
 def test_bits_do_not_depend_on_threads(size, isa, threads):
     m, n, k = size
     for a in layouts(rand(m, k))[:2]:
