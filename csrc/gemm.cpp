@@ -32,7 +32,7 @@ void multiply(const Matmul<T>& p, const T* a, const T* b, const Store<T>& store)
   Store<T> starting = store;
   starting.starts = store.bias != nullptr && !store.bias_per_row;
   const auto run = [&](const auto& columns) {
-    GemmSpace<T> space(limit, N, K, rows.in_place(), columns.in_place);
+    GemmSpace<T> space(limit, M, N, K, rows.in_place(), columns.in_place);
     team().run([&](int tid, int nt) { gemm_in_team(tid, nt, M, N, K, rows, columns, starting, space); }, limit);
   };
   if (p.b_col == 1 && M <= (p.b_row * Index(sizeof(T)) < kPage ? kFew : kVeryFew)) run(ReadColumns<T>{b, p.b_row});

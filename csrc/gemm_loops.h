@@ -121,29 +121,37 @@ DL_INLINE void run_tile(Index kc, const PanelOfA<T>& a, const PanelOfB<T>& b, co
   epilogue.tile(m0, n0, a.rows, b.cols, acc, first, last);
 }
 
-// Working memory of gemm_in_team for at most nt threads, and what these have taken: made before team().run, which is
-// given nt as its limit. Of an operand that is read in place nothing is packed but the last columns of B.
+// How gemm_in_team divides a product among at most nt threads, its working memory, and what they have taken: made
+// before team().run, which is given nt as its limit. Of an operand that is read in place nothing is packed but the last
+// columns of B.
 template <class T>
 class GemmSpace {
- public:
   using Tile = Tiling<T>;
-  DL_INLINE GemmSpace(int nt, Index N, Index K, bool a_in_place, bool b_in_place)
-      : to_pack{Shares(nt), Shares(nt)},
-        to_multiply{Shares(nt), Shares(nt)},
-        b_size_(round_up(smaller(Tile::KC, K), 16) *
-                (b_in_place ? Tile::NR : round_up(smaller(Tile::NC, N), Tile::NR))),
-        a_size_(a_in_place ? 0 : round_up(smaller(Tile::KC, K), 16) * Tile::MC),
-        scratch_(sizeof(T) * size_t(larger(2, nt) * b_size_ + nt * a_size_)),
-        nt_(nt) {}
-  DL_INLINE T* b(Index i) const { return static_cast<T*>(scratch_.data()) + i * b_size_; }
-  DL_INLINE T* a(int tid) const { return b(larger(2, nt_)) + tid * a_size_; }
 
+ public:
+  const bool by_columns;              // threads take columns, and each packs its own of B
+  const Index step;                   // of K
+  const Index columns;                // that a thread takes at most
   Shares to_pack[2], to_multiply[2];  // of blocks of B, in turn
 
+  DL_INLINE GemmSpace(int nt, Index M, Index N, Index K, bool a_in_place, bool b_in_place)
+      : by_columns(nt > 1 && N > M && (b_in_place || M * nt <= N)),
+        step(k_step(K, M <= kFewRows ? Tile::KC / 2 : Tile::KC)),
+        columns(by_columns ? round_up((N + nt - 1) / nt, lanes<T>) : N),
+        to_pack{Shares(nt), Shares(nt)},
+        to_multiply{Shares(nt), Shares(nt)},
+        b_size_(round_up(step, 16) * (b_in_place ? Tile::NR : round_up(smaller(Tile::NC, columns), Tile::NR))),
+        a_size_(a_in_place ? 0 : round_up(step, 16) * smaller(Tile::MC, round_up(M, Tile::MR))),
+        b_count_(by_columns || b_in_place     ? nt
+                 : N <= Tile::NC && K <= step ? 1
+                                              : 2),
+        scratch_(sizeof(T) * size_t(b_count_ * b_size_ + nt * a_size_)) {}
+  DL_INLINE T* b(Index i) const { return static_cast<T*>(scratch_.data()) + i * b_size_; }
+  DL_INLINE T* a(int tid) const { return b(b_count_) + tid * a_size_; }
+
  private:
-  const Index b_size_, a_size_;
+  const Index b_size_, a_size_, b_count_;
   const Scratch scratch_;
-  const int nt_;
 };
 
 // A block of B that is packed, or where it can be read in place the columns that could not.
@@ -212,8 +220,7 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
   using Tile = Tiling<T>;
   constexpr Index kRows = Tile::MC / Tile::MR, kFewPanels = 4;  // taken at a time
   constexpr Index kSomeColumns = 4 * Tile::kVectors;            // vectors
-  const bool by_columns = nt > 1 && N > M && (PackB::in_place || M * nt <= N);
-  const Index step = k_step(K, M <= kFewRows ? Tile::KC / 2 : Tile::KC);
+  const Index step = space.step;
   const Panels panels(M, Tile::MR);
   T* const a_block = space.a(tid);
   const auto block_of = [&](Index n0, Index n_end, Index k0, T* data) DL_INLINE_LAMBDA {
@@ -232,9 +239,9 @@ void gemm_in_team(int tid, int nt, Index M, Index N, Index K, const PackA& A, co
       }
   };
   Range some;
-  if (by_columns) {
-    const Index vectors = (N + lanes<T> - 1) / lanes<T>;
-    while (space.to_multiply[0].take(tid, nt, vectors, kSomeColumns, vectors, &some))
+  if (nt > 1 && space.by_columns) {
+    const Index vectors = (N + lanes<T> - 1) / lanes<T>, most = space.columns / lanes<T>;
+    while (space.to_multiply[0].take(tid, nt, vectors, kSomeColumns, most, &some))
       alone({0, panels.count}, {some.begin * lanes<T>, smaller(N, some.end * lanes<T>)});
   } else if (nt == 1 || PackB::in_place) {
     while (space.to_multiply[0].take(tid, nt, panels.count, kFewPanels, panels.count, &some)) alone(some, {0, N});
