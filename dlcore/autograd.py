@@ -14,10 +14,11 @@ from contextlib import ContextDecorator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+import dlcore.tensor as tensor_module
 from dlcore import dtypes, recording
 from dlcore.errors import GraphError
-from dlcore.op import OPS, GradientRule, Op, flat_gradients
-from dlcore.tensor import Meta, Tensor, clock
+from dlcore.op import OPS, Op, flat_gradients
+from dlcore.tensor import Meta, Tensor, clock, overwritten
 
 if TYPE_CHECKING:
     from dlcore.dispatch import Plan
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
 Grads: TypeAlias = "list[Tensor | None]"  # per output of a node
 Leaves = dict[int, tuple[Tensor, Tensor]]
+Value: TypeAlias = "Callable[[Node, Any, Grads], Any]"  # what a parameter of a vjp stands for
 
 
 class _Mode(threading.local):
@@ -42,7 +44,9 @@ class Saves:
     """What a node keeps when a certain set of operands wants gradients."""
 
     edges: list[int]  # operands to which a gradient flows
-    rules: list[GradientRule]
+    rules: list[
+        tuple[int | None, Callable[..., Any], list[tuple[Value, Any]]]
+    ]  # operand (None: all), vjp, its arguments
     inputs: list[int]
     outputs: list[int]
 
@@ -59,23 +63,13 @@ class Node:
     outputs: dict[int, Any]  # saved results by index
     sequence: int
 
-    def gradients(self, grads: Grads) -> Sequence[Tensor | None]:
-        """Gradients of the operands for gradients of the outputs."""
+    def check(self) -> None:
+        """Raise GraphError where what the gradients are made of is no longer there."""
         if self.inputs is None:
             raise GraphError(
                 f"{self.plan.op.name}: the graph was freed by an earlier backward(); pass retain_graph=True to that one"
             )
-        self._check_overwrites(self.inputs)
-        found: list[Tensor | None] = [None] * len(self.plan.operands)
-        for rule in self.saves.rules:
-            result = rule.fn(*[_VALUES[source](self, key, grads) for source, key in rule.needs])
-            if rule.operand is None:
-                return flat_gradients(result, len(found))
-            found[rule.operand] = result
-        return found
-
-    def _check_overwrites(self, inputs: dict[int, Any]) -> None:
-        for i, x in inputs.items():
+        for i, x in self.inputs.items():
             if isinstance(x, Tensor) and x.version > self.sequence:
                 operand = self.plan.op.signature.operand(i).name
                 raise GraphError(
@@ -122,7 +116,7 @@ def _output(node: Node, index: int, grads: Grads) -> Tensor | None:
     return None if array is None else Tensor._wrap(array, node.plan.backend, edge=(node, index))
 
 
-_VALUES: dict[str, Callable[[Node, Any, Grads], Any]] = {
+_VALUES: dict[str, Value] = {
     "grad": _grad,
     "grad or None": lambda node, index, grads: grads[index],
     "grads": lambda node, _, grads: tuple([_grad(node, i, grads) for i in range(len(grads))]),
@@ -171,7 +165,8 @@ def what_to_save(plan: Plan, wanted: int) -> Saves:
     rules = [r for r in op.gradient_rules if (edges if r.operand is None else r.operand in edges)]
     inputs = {j for r in rules for i in r.inputs for j in _positions(op, i, count)}
     outputs = sorted({i for r in rules for i in r.outputs} - set(plan.unused))
-    found = plan.saves[wanted] = Saves(edges, rules, sorted(inputs), outputs)
+    calls = [(r.operand, r.fn, [(_VALUES[source], key) for source, key in r.needs]) for r in rules]
+    found = plan.saves[wanted] = Saves(edges, calls, sorted(inputs), outputs)
     return found
 
 
@@ -197,18 +192,20 @@ class _Recompute:
 class _Engine:
     """One backward pass."""
 
+    __slots__ = ("found", "heap", "leaves", "pending", "retain", "stop", "wanted")
+
     def __init__(self, retain_graph: bool, targets: Sequence[Tensor] | None, stop: bool = False) -> None:
         self.retain = retain_graph
         self.stop = stop
         self.heap: list[tuple[int, Any]] = []
         self.pending: dict[Any, list[Tensor | None]] = {}
         self.leaves: Leaves = {}
-        self.wanted = {t._edge: t for t in targets or () if t._edge is not None}
+        self.wanted = {t._edge: t for t in targets if t._edge is not None} if targets else {}
         self.found: dict[Any, Tensor] = {}
 
     def send(self, edge: Edge, grad: Tensor) -> None:
         """Add a gradient to a leaf or to an output of a node."""
-        if isinstance(edge, Tensor):
+        if type(edge) is not tuple:
             known = self.leaves.get(id(edge))
             self.leaves[id(edge)] = (edge, grad if known is None else _add(known[1], grad))
             return
@@ -218,31 +215,44 @@ class _Engine:
         node, index = edge
         slots = self.pending.get(node)
         if slots is None:
-            slots = self.pending[node] = [None] * (len(node.plan.outputs) if isinstance(node, Node) else node.count)
+            self.pending[node] = slots = [None] * (len(node.plan.outputs) if type(node) is Node else node.count)
             heapq.heappush(self.heap, (-node.sequence, node))
+            slots[index] = grad
+            return
         known_grad = slots[index]
         slots[index] = grad if known_grad is None else _add(known_grad, grad)
 
     def run(self) -> None:
         """Visit nodes, latest first, until no gradient is pending."""
-        while self.heap:
-            _, node = heapq.heappop(self.heap)
-            grads = self.pending.pop(node)
-            if self.wanted:
-                self.found |= {(node, i): g for i, g in enumerate(grads) if g is not None and (node, i) in self.wanted}
-            if isinstance(node, _Recompute):
-                self._splice(node, grads)
-            else:
+        heap, pending, wanted = self.heap, self.pending, self.wanted
+        while heap:
+            node = heapq.heappop(heap)[1]
+            grads = pending.pop(node)
+            if wanted:
+                self.found |= {(node, i): g for i, g in enumerate(grads) if g is not None and (node, i) in wanted}
+            if type(node) is Node:
                 self._visit(node, grads)
+            else:
+                self._splice(node, grads)
             if not self.retain:
                 node.release()
 
     def _visit(self, node: Node, grads: Grads) -> None:
-        found = node.gradients(grads)
-        for i, edge in node.edges.items():
-            grad, meta = found[i], node.plan.operands[i]
-            if grad is not None and meta is not None:
-                self.send(edge, grad if grad._meta is meta else _fit(grad, meta))
+        if node.inputs is None or overwritten[0] > node.sequence:
+            node.check()
+        for operand, fn, needs in node.saves.rules:
+            result = fn(*[value(node, key, grads) for value, key in needs])
+            if operand is not None:
+                self._give(node, operand, result)
+            else:
+                for i, grad in enumerate(flat_gradients(result, len(node.plan.operands))):
+                    self._give(node, i, grad)
+
+    def _give(self, node: Node, operand: int, grad: Tensor | None) -> None:
+        """Pass on the gradient of an operand, if it has one and wants it."""
+        edge, meta = node.edges.get(operand), node.plan.operands[operand]
+        if grad is not None and edge is not None and meta is not None:
+            self.send(edge, grad if grad._meta is meta else _fit(grad, meta))
 
     def _splice(self, node: _Recompute, grads: list[Tensor | None]) -> None:
         if node.rerun is None:
@@ -273,10 +283,13 @@ def _run(
     stop: bool = False,
 ) -> _Engine:
     engine = _Engine(retain_graph or create_graph, targets, stop)
-    with grad_mode(create_graph):
+    before, mode.enabled = mode.enabled, create_graph  # `with grad_mode` would take a microsecond
+    try:
         for output, grad in zip(outputs, grads, strict=True):
             engine.send(_edge(output), _seed(output, grad))
         engine.run()
+    finally:
+        mode.enabled = before
     return engine
 
 
@@ -286,7 +299,7 @@ def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
     if grad is not None and not isinstance(grad, Tensor):
         raise GraphError(f"backward: the gradient must be a tensor; got {type(grad).__name__}")
     if grad is None:
-        if output.size != 1:
+        if output._array.size != 1:
             raise GraphError(f"backward: only a scalar has an implicit gradient; got shape {output.shape}, pass one")
         meta = output._meta or output._find_meta()
         return Tensor._wrap(output._backend.full(meta.shape, 1, meta.dtype), output._backend, meta)
@@ -312,6 +325,9 @@ def backward(
             with grad_mode(create_graph):
                 found = _add(leaf.grad, found)
         leaf.grad = found
+
+
+tensor_module.differentiate = backward
 
 
 def gradients(

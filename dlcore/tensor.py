@@ -28,6 +28,8 @@ def _call(op: Op, *operands: Any) -> Any:
 
 run = _call
 """`dispatch.apply`, once it is there: operators call it without the detour through `Op.__call__`."""
+differentiate: Callable[..., None] = _call
+"""`autograd.backward`, once it is there."""
 
 
 def _operator(op: str) -> Callable[[Tensor, Operand], Tensor]:
@@ -58,6 +60,7 @@ class Meta:
 _metas: WeakValueDictionary[tuple[Shape, Any], Any] = WeakValueDictionary()
 _new = object.__new__
 clock = itertools.count(1)
+overwritten = [0]  # when a tensor last was, on that clock
 """Orders recorded ops and overwrites of this process."""
 
 
@@ -262,9 +265,7 @@ class Tensor:
 
     def backward(self, grad: Tensor | None = None, *, retain_graph: bool = False, create_graph: bool = False) -> None:
         """Accumulate gradients in the leaves; see `dlcore.autograd.backward`."""
-        from dlcore import autograd
-
-        autograd.backward(self, grad, retain_graph=retain_graph, create_graph=create_graph)
+        differentiate(self, grad, retain_graph=retain_graph, create_graph=create_graph)
 
     def detach(self, requires_grad: bool = False) -> Tensor:
         """A leaf that shares these values, cut from the graph."""
@@ -306,7 +307,7 @@ class Tensor:
                 f"only leaf tensors can be overwritten; this one {how} computed by a recorded op, copy it (dl.tensor)"
             )
         root = self if self._base is None else self._base
-        root._version = next(clock)
+        root._version = overwritten[0] = next(clock)
         return self._array
 
     def _share_version(self, source: Tensor) -> None:
