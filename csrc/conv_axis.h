@@ -20,12 +20,14 @@ struct Axis {
   Index kernel, stride, dilation, padding;
   bool backward;
   Index planes, step, grids, pad, places;  // places: of a plane
+  bool apart = false;                      // each tap has a plane of its own, and no shift
 
   DL_INLINE Index grid(Index a) const { return (results - a + grids - 1) / grids; }  // its length
   DL_INLINE Index halo() const { return places - grid(0); }
-  DL_INLINE Index phase(Index plane) const { return plane * dilation % step; }
+  DL_INLINE Index phase(Index plane) const { return apart ? plane * dilation : plane * dilation % step; }
 
   DL_INLINE Tap tap(Index a, Index k) const {
+    if (apart) return {true, k, 0};
     if (!backward) return {true, k % planes, k * dilation / stride};
     const Index distance = a + padding - k * dilation;
     return {distance % stride == 0, 0, distance / stride + pad};
@@ -42,6 +44,11 @@ DL_INLINE Axis forward_axis(Index source, Index results, Index kernel, Index str
   while (planes < kernel && planes * dilation % stride != 0) ++planes;
   const Index reach = (kernel - 1) * dilation / stride;
   return {source, results, kernel, stride, dilation, padding, false, planes, stride, 1, padding, results + reach};
+}
+
+// The same with a plane for each tap, whose places are the results.
+DL_INLINE Axis axis_of_taps(Index source, Index results, Index kernel, Index stride, Index dilation, Index padding) {
+  return {source, results, kernel, stride, dilation, padding, false, kernel, stride, 1, padding, results, true};
 }
 
 // Element i of the gradient is the sum over the taps k with stride*p == i + padding - k*dilation of source element p.

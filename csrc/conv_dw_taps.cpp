@@ -15,23 +15,31 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
+// For several uses: a load that is folded into a multiply-add would be repeated in each.
+template <class T>
+DL_INLINE vec<T> load_once(const T* p) {
+  vec<T> x = load(p);
+#if defined(__x86_64__)
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+
 constexpr int kFeatures = kVectorRegisters == 32 ? 8 : 4, kTaps = 3;  // a register tile
 constexpr int kManyTaps = 9;                                          // of one feature
-constexpr Index kPixels = 768;  // at a time: kFeatures times as many elements of dy stay in L1
+constexpr Index kPixels = 800;  // at a time: kFeatures times as many elements of dy stay in L1
+constexpr Index kApart = 4;     // features, from which columns of taps have planes of their own
 
-// At most a vector of pixels of one row: where in dy and in a plane they begin, and how many.
-struct Piece {
-  Index dy, x, n;
-};
-
-// sums[m*sum_step + k*lanes] += the sum over pieces of dy[m*dy_step + piece] x[offset[k] + piece], lane by lane.
+// sums[m*sum_step + k*lanes] += the sum over runs y and their places i of dy[m*dy_step + y*dy_run + i]
+// x[offset[k] + y*x_run + i], lane by lane.
 template <class T>
 struct Taps {
-  const Piece *pieces, *end;
+  Index runs, length;
   const T* dy;
-  Index dy_step;
+  Index dy_step, dy_run;
   const T* x;
   const Index* offset;
+  Index x_run;
   T* sums;
   Index sum_step;
 };
@@ -41,18 +49,25 @@ void add_taps(const Taps<T>& given) {
   constexpr int W = lanes<T>;
   const Taps<T> t = given;  // a copy, which no store can change
   vec<T> sum[Features][Count];
-  const T* from[Count];
-  static_for<Count>([&](auto k) DL_INLINE_LAMBDA { from[k] = t.x + t.offset[k]; });
   static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
     static_for<Count>([&](auto k) DL_INLINE_LAMBDA { sum[m][k] = load(t.sums + m * t.sum_step + k * W); });
   });
-  for (const Piece* piece = t.pieces; piece < t.end; ++piece) {
+  const T *from[Count], *dy[(Features + 2) / 3];  // every third, so that addresses need no arithmetic
+  static_for<Count>([&](auto k) DL_INLINE_LAMBDA { from[k] = t.x + t.offset[k]; });
+  static_for<(Features + 2) / 3>([&](auto m) DL_INLINE_LAMBDA { dy[m] = t.dy + 3 * m * t.dy_step; });
+  const auto add = [&](Index at, Index in_x, auto read) DL_INLINE_LAMBDA {
     vec<T> x[Count];
-    static_for<Count>([&](auto k) DL_INLINE_LAMBDA { x[k] = load(from[k] + piece->x, piece->n); });
+    static_for<Count>([&](auto k) DL_INLINE_LAMBDA { x[k] = read(from[k] + in_x); });
     static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
-      const vec<T> dy = load(t.dy + m * t.dy_step + piece->dy, piece->n);
-      static_for<Count>([&](auto k) DL_INLINE_LAMBDA { sum[m][k] = fma(dy, x[k], sum[m][k]); });
+      const vec<T> d = read(dy[m / 3] + m % 3 * t.dy_step + at);
+      static_for<Count>([&](auto k) DL_INLINE_LAMBDA { sum[m][k] = fma(d, x[k], sum[m][k]); });
     });
+  };
+  const Index rest = t.length % W, whole = t.length - rest;
+  for (Index y = 0, at = 0, in_x = 0; y < t.runs; ++y, at += t.dy_run, in_x += t.x_run) {
+    for (Index i = 0; i < whole; i += W)
+      add(at + i, in_x + i, [](const T* p) DL_INLINE_LAMBDA { return load_once(p); });
+    if (rest > 0) add(at + whole, in_x + whole, [&](const T* p) DL_INLINE_LAMBDA { return load(p, rest); });
   }
   static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
     static_for<Count>([&](auto k) DL_INLINE_LAMBDA { store(t.sums + m * t.sum_step + k * W, sum[m][k]); });
@@ -79,16 +94,15 @@ struct Layout {
   Index features, taps;  // of a group
   Index rows;            // of dy at a time
   Index plane;           // elements of a plane that they need
-  Index per_row;         // pieces
   Index chunks, parts;   // of the batch, of the features
 
   DL_INLINE Layout(const Conv2d& p, int nt)
       : p(p),
         ys(forward_axis(p.H, p.P, p.KH, p.stride[0], p.dilation[0], p.padding[0])),
-        xs(forward_axis(p.W, p.Q, p.KW, p.stride[1], p.dilation[1], p.padding[1])),
+        xs((p.O / p.groups >= kApart ? axis_of_taps : forward_axis)(p.W, p.Q, p.KW, p.stride[1], p.dilation[1],
+                                                                    p.padding[1])),
         features(p.O / p.groups),
-        taps(p.KH * p.KW),
-        per_row((p.Q + lanes<T> - 1) / lanes<T>) {
+        taps(p.KH * p.KW) {
     const Index most = larger<Index>(1, kPixels / p.Q), blocks = (p.P + most - 1) / most;
     rows = (p.P + blocks - 1) / blocks;
     plane = plane_rows() * xs.places;
@@ -99,10 +113,6 @@ struct Layout {
   DL_INLINE Index sums() const { return taps * lanes<T>; }  // of a feature
   DL_INLINE Index image() const { return ys.planes * xs.planes * plane + lanes<T>; }
   DL_INLINE Index offset(Index tap) const { return offset_of(xs, ys.tap(0, tap / p.KW), xs.tap(0, tap % p.KW), plane); }
-  DL_INLINE Piece piece(Index i) const {
-    const Index y = i / per_row, x = i % per_row * lanes<T>;
-    return {y * p.Q + x, y * xs.places + x, smaller<Index>(lanes<T>, p.Q - x)};
-  }
 };
 
 // Adds the terms of some rows to the sums of some features.
@@ -115,29 +125,22 @@ void add_rows(const Layout<T>& l, Taps<T> t, int features) {
   }
 }
 
-// What all threads read: offsets of taps, pieces of the rows at a time.
+// Where each tap begins in the planes.
 template <class T>
-class Places {
+class Offsets {
  public:
-  DL_INLINE Places(const Layout<T>& l)
-      : memory_(sizeof(Index) * size_t(l.taps) + sizeof(Piece) * size_t(l.rows * l.per_row)),
-        offset(static_cast<Index*>(memory_.data())),
-        pieces(reinterpret_cast<Piece*>(offset + l.taps)) {
-    for (Index tap = 0; tap < l.taps; ++tap) offset[tap] = l.offset(tap);
-    for (Index i = 0; i < l.rows * l.per_row; ++i) pieces[i] = l.piece(i);
+  DL_INLINE Offsets(const Layout<T>& l) : memory_(sizeof(Index) * size_t(l.taps)) {
+    for (Index tap = 0; tap < l.taps; ++tap) data()[tap] = l.offset(tap);
   }
+  DL_INLINE Index* data() const { return static_cast<Index*>(memory_.data()); }
 
  private:
   const Scratch memory_;
-
- public:
-  Index* const offset;
-  Piece* const pieces;
 };
 
 // The sums of one chunk of the batch for one part of a group's features.
 template <class T>
-void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Places<T>& places, Index chunk, Index group,
+void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Offsets<T>& offsets, Index chunk, Index group,
                Index part, T* planes, T* sums) {
   const Conv2d& p = l.p;
   const Index begin = l.features * part / l.parts, end = l.features * (part + 1) / l.parts, pixels = p.P * p.Q;
@@ -147,11 +150,12 @@ void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Places<T>& pla
     const T* const from = dy + (n * p.groups + group) * l.features * pixels;
     for (Index row = 0; row < p.P; row += l.rows) {
       fill_planes(l.ys, l.xs, image, 1, row, l.plane_rows(), planes);
-      const Piece* const end_of_pieces = places.pieces + smaller(l.rows, p.P - row) * l.per_row;
+      const Index rows = smaller(l.rows, p.P - row);
+      const bool joined = l.xs.places == p.Q;  // rows are as long in planes as in dy
       for (Index m = begin; m < end; m += kFeatures)
         add_rows(l,
-                 {places.pieces, end_of_pieces, from + m * pixels + row * p.Q, pixels, planes, places.offset,
-                  sums + m * l.sums(), l.sums()},
+                 {joined ? 1 : rows, joined ? rows * p.Q : p.Q, from + m * pixels + row * p.Q, pixels, p.Q, planes,
+                  offsets.data(), l.xs.places, sums + m * l.sums(), l.sums()},
                  int(smaller<Index>(kFeatures, end - m)));
     }
   }
@@ -174,7 +178,7 @@ void conv_dw_taps(const Conv2d& p, const T* x, const T* dy, T* dw) {
   const double work = double(p.N * p.O * p.P * p.Q) * double(p.KH * p.KW);
   const int width = work < kConvWorthATeam ? 1 : num_threads();
   const Layout<T> l(p, width);
-  const Places<T> places(l);
+  const Offsets<T> offsets(l);
   const Scratch memory(sizeof(T) * size_t(l.chunks * p.O * l.sums() + width * l.image()));
   T* const sums = static_cast<T*>(memory.data());
   T* const planes = sums + l.chunks * p.O * l.sums();
@@ -183,7 +187,7 @@ void conv_dw_taps(const Conv2d& p, const T* x, const T* dy, T* dw) {
       [&](int tid, int nt) {
         shares.each(tid, nt, l.chunks * p.groups * l.parts, [&](Index i) {
           const Index part = i % l.parts, group = i / l.parts % p.groups, chunk = i / l.parts / p.groups;
-          add_chunk(l, x, dy, places, chunk, group, part, planes + tid * l.image(),
+          add_chunk(l, x, dy, offsets, chunk, group, part, planes + tid * l.image(),
                     sums + (chunk * p.O + group * l.features) * l.sums());
         });
         team().barrier();
