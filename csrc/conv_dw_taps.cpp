@@ -74,13 +74,18 @@ void add_taps(const Taps<T>& given) {
   });
 }
 
+// Of 1, 2, 4 and 8 features.
 template <class T>
 struct AddTaps {
   void (*run[kFeatures + 1][kTaps + 1])(const Taps<T>&) = {};
   void (*many)(const Taps<T>&) = add_taps<T, 1, kManyTaps>;
   constexpr AddTaps() {
-    static_for<kFeatures>([&](auto m) {
-      static_for<kTaps>([&](auto k) { run[m + 1][k + 1] = add_taps<T, decltype(m)() + 1, decltype(k)() + 1>; });
+    static_for<kTaps>([&](auto k) {
+      constexpr int kCount = decltype(k)() + 1;
+      run[1][kCount] = add_taps<T, 1, kCount>;
+      run[2][kCount] = add_taps<T, 2, kCount>;
+      run[4][kCount] = add_taps<T, 4, kCount>;
+      run[kFeatures][kCount] = add_taps<T, kFeatures, kCount>;
     });
   }
 };
@@ -152,11 +157,14 @@ void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Offsets<T>& of
       fill_planes(l.ys, l.xs, image, 1, row, l.plane_rows(), planes);
       const Index rows = smaller(l.rows, p.P - row);
       const bool joined = l.xs.places == p.Q;  // rows are as long in planes as in dy
-      for (Index m = begin; m < end; m += kFeatures)
+      int some = kFeatures;
+      for (Index m = begin; m < end; m += some) {
+        while (some > end - m) some /= 2;
         add_rows(l,
                  {joined ? 1 : rows, joined ? rows * p.Q : p.Q, from + m * pixels + row * p.Q, pixels, p.Q, planes,
                   offsets.data(), l.xs.places, sums + m * l.sums(), l.sums()},
-                 int(smaller<Index>(kFeatures, end - m)));
+                 some);
+      }
     }
   }
 }

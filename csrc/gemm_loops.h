@@ -180,8 +180,8 @@ struct BlockOfB {
 
 // Rows of C, in panels: adds what a block of B gives, or for the first k stores it.
 template <class T, class PackA, class PackB, class E>
-void multiply_rows(const Panels& panels, const Range& rows, Index K, const PackA& A, const PackB& B,
-                   const BlockOfB<T>& b, const E& epilogue, T* a_block) {
+__attribute__((noinline)) void multiply_rows(const Panels& panels, const Range& rows, Index K, const PackA& A,
+                                             const PackB& B, const BlockOfB<T>& b, const E& epilogue, T* a_block) {
   constexpr Index NR = Tiling<T>::NR;
   const Index m_block = panels.begin(rows.begin), count = rows.end - rows.begin, kc = b.kc;
   for (Index k = 0; !A.in_place() && k < kc; k += A.depth())

@@ -75,7 +75,7 @@ struct PackRows {                          // a matrix as operand A
   DL_INLINE Index depth() const { return col == 1 ? Tiling<T>::KC : 16; }
   DL_INLINE bool in_place() const { return here; }
   DL_INLINE const T* at(Index m0, Index k0) const { return p + m0 * row + k0; }
-  void pack(Index m0, int rows, Index k0, Index kc, T* out) const {
+  __attribute__((noinline)) void pack(Index m0, int rows, Index k0, Index kc, T* out) const {
     pack_panel(p + m0 * row + k0 * col, row, col, rows, kc, out, rows);
   }
 };
@@ -85,7 +85,7 @@ struct PackColumns {  // a matrix as operand B
   static constexpr bool in_place = false;
   const T* p;
   Index row, col;
-  void pack(Index n0, int cols, Index k0, Index kc, T* out) const {
+  __attribute__((noinline)) void pack(Index n0, int cols, Index k0, Index kc, T* out) const {
     pack_panel(p + k0 * row + n0 * col, col, row, cols, kc, out, Tiling<T>::NR);
   }
 };

@@ -231,4 +231,19 @@ bool Shares::take(int tid, int nt, Index n, Index least, Index most, Range* unit
 
 void Shares::restart(int tid) { parts_[tid].taken.store(0, std::memory_order_relaxed); }
 
+void parallel_parts(Index begin, Index end, Index grain, void (*f)(const void*, Index, Index), const void* context) {
+  constexpr Index kBlocks = 16, kLine = 64;  // blocks of a grain; of as many elements as keep lines whole
+  const Index n = end - begin, limit = std::min<Index>(n / std::max<Index>(1, grain), num_threads());
+  if (n <= 0) return;
+  if (limit <= 1) return f(context, begin, end);
+  const Index block = grain < kBlocks * kLine ? std::max<Index>(1, grain / kBlocks) : grain / kBlocks / kLine * kLine;
+  Shares shares(limit);
+  team().run(
+      [&](int tid, int nt) {
+        for (Range r; shares.take(tid, nt, (n + block - 1) / block, 1, n, &r);)
+          f(context, begin + r.begin * block, std::min(end, begin + r.end * block));
+      },
+      int(limit));
+}
+
 }  // namespace dlcore

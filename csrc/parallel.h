@@ -59,24 +59,13 @@ class Shares {
   Part* const parts_;
 };
 
-// f(begin, end) over parts of [begin, end), on as many threads as get `grain` each; of a small range, once over all.
+// f(begin, end) over parts of [begin, end), on as many threads as get `grain` each; once over all where that is one.
+void parallel_parts(Index begin, Index end, Index grain, void (*f)(const void* context, Index begin, Index end),
+                    const void* context);
 template <class F>
 void parallel_for(Index begin, Index end, Index grain, const F& f) {
-  constexpr Index kBlocks = 16, kLine = 64;  // blocks of a grain; of as many elements as keep lines whole
-  const Index n = end - begin, parts = n / (grain > 0 ? grain : 1);
-  if (n <= 0) return;
-  const Index limit = parts < num_threads() ? parts : num_threads();
-  if (limit <= 1) return f(begin, end);
-  const Index block = grain < kBlocks ? 1 : grain < kBlocks * kLine ? grain / kBlocks : grain / kBlocks / kLine * kLine;
-  Shares shares(limit);
-  team().run(
-      [&](int tid, int nt) {
-        for (Range r; shares.take(tid, nt, (n + block - 1) / block, 1, n, &r);) {
-          const Index last = begin + r.end * block;
-          f(begin + r.begin * block, last < end ? last : end);
-        }
-      },
-      int(limit));
+  parallel_parts(
+      begin, end, grain, [](const void* p, Index from, Index to) { (*static_cast<const F*>(p))(from, to); }, &f);
 }
 
 }  // namespace dlcore
