@@ -10,6 +10,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -210,8 +211,14 @@ struct alignas(64) Shares::Part {
   std::atomic<Index> taken{0};
 };
 
-Shares::Shares(Index threads) : parts_(new Part[std::size_t(std::max<Index>(1, threads))]) {}
-Shares::~Shares() { delete[] parts_; }
+Shares::Shares(Index threads)
+    : parts_(threads <= kFew ? reinterpret_cast<Part*>(own_) : new Part[std::size_t(threads)]) {
+  static_assert(sizeof(own_) == kFew * sizeof(Part));
+  for (Index i = 0; i < std::max<Index>(1, threads) && threads <= kFew; ++i) new (parts_ + i) Part;
+}
+Shares::~Shares() {
+  if (reinterpret_cast<unsigned char*>(parts_) != own_) delete[] parts_;
+}
 
 bool Shares::take(int tid, int nt, Index n, Index least, Index most, Range* units) {
   for (int i = 0; i < nt; ++i) {

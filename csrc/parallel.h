@@ -56,6 +56,8 @@ class Shares {
 
  private:
   struct Part;
+  static constexpr Index kFew = 8;
+  alignas(64) unsigned char own_[kFew * 64];  // of few threads: an allocation takes as long as a small product
   Part* const parts_;
 };
 
