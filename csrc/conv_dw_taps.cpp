@@ -74,7 +74,7 @@ void add_taps(const Taps<T>& given) {
   });
 }
 
-// Of 1, 2, 4 and 8 features.
+// By features, a power of two, and taps.
 template <class T>
 struct AddTaps {
   void (*run[kFeatures + 1][kTaps + 1])(const Taps<T>&) = {};

@@ -60,8 +60,9 @@ class Meta:
 _metas: WeakValueDictionary[tuple[Shape, Any], Any] = WeakValueDictionary()
 _new = object.__new__
 clock = itertools.count(1)
-overwritten = [0]  # when a tensor last was, on that clock
 """Orders recorded ops and overwrites of this process."""
+overwritten = [0]
+"""When a tensor last was, on that clock: nodes recorded later need not look at their operands' versions."""
 
 
 class Tensor:
