@@ -59,6 +59,13 @@ def ours(spec: Spec, model: Any, captured: bool = True) -> Run:
     return dl.capture(step) if captured else step
 
 
+def in_layout(model: Any, layout: str) -> Any:
+    """PyTorch's model with weights as that layout of images wants them."""
+    import torch
+
+    return model.to(memory_format=torch.channels_last) if "last" in layout else model
+
+
 def theirs(spec: Spec, model: Any, layout: str = "torch", compiled: bool = False) -> Run:
     """A step of PyTorch's model. compiled: forward, loss and their gradients."""
     import torch
@@ -67,7 +74,7 @@ def theirs(spec: Spec, model: Any, layout: str = "torch", compiled: bool = False
 
     x, labels = (torch.from_numpy(a) for a in models.data(spec.model, spec.batch, spec.shape))
     x = x.to(next(model.parameters()).dtype) if spec.model not in models.VOCABULARY else x
-    x, model = LAYOUTS[layout](x), model.to(memory_format=torch.channels_last) if "last" in layout else model
+    x, model = LAYOUTS[layout](x), in_layout(model, layout)
     kind, arguments = OPTIMIZERS[spec.optimizer]
     opt = getattr(torch.optim, kind)(model.parameters(), **arguments)
 

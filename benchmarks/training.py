@@ -30,17 +30,15 @@ def cases(eager: bool = False, compiled: bool = True) -> Iterator[Case]:
 
 def _step(spec: Spec, eager: bool, compiled: bool) -> Work:
     ours, theirs = models.twins(spec.model)
-    error, peer_error, flops = _gradient_errors(spec, ours, theirs)
+    layouts = list(LAYOUTS) if spec.model in IMAGES else ["torch"]
+    error, peer_errors, flops = _gradient_errors(spec, ours, theirs, layouts)
     wide = copy.deepcopy(theirs).double()
-    peers = {
-        name: steps.theirs(spec, copy.deepcopy(theirs), name)
-        for name in (LAYOUTS if spec.model in IMAGES else ("torch",))
-    }
+    peers = {name: steps.theirs(spec, copy.deepcopy(theirs), name) for name in layouts}
     if compiled and (run := compiling.step(spec, theirs)):
-        peers[COMPILED] = run
+        peers[COMPILED], peer_errors[COMPILED] = run, peer_errors["torch"]
     step = steps.ours(spec, ours, captured=not eager)
     _check_losses(steps.theirs(spec, wide), {"dlcore": step, **peers})
-    return Work(step, peers, error, dict.fromkeys(peers, peer_error), flops)
+    return Work(step, peers, error, peer_errors, flops)
 
 
 def _check_losses(exact: Run, others: dict[str, Run]) -> None:
@@ -56,17 +54,22 @@ def _second(step: Run) -> Any:
     return step()
 
 
-def _gradient_errors(spec: Spec, ours: Any, theirs: Any) -> tuple[float, float, float]:
-    """Errors of all parameters' gradients against the peer in float64, ours and the peer's; FLOP of ours."""
+def _gradient_errors(spec: Spec, ours: Any, theirs: Any, layouts: list[str]) -> tuple[float, dict[str, float], float]:
+    """Errors of all parameters' gradients against PyTorch in float64: ours, and PyTorch's by layout. FLOP of ours."""
     arrays = models.data(spec.model, spec.batch, spec.shape)
     x, labels = (torch.from_numpy(a) for a in arrays)
     exact = _torch_gradients(copy.deepcopy(theirs).double(), x.double() if x.is_floating_point() else x, labels)
-    peer = _torch_gradients(copy.deepcopy(theirs), x, labels)
+    peers = {
+        name: harness.relative_error(
+            _torch_gradients(steps.in_layout(copy.deepcopy(theirs), name), LAYOUTS[name](x), labels), exact
+        )
+        for name in layouts
+    }
     with profile() as p:
         nn.cross_entropy(ours(dl.asarray(arrays[0])), dl.asarray(arrays[1])).backward()
     error = harness.relative_error([parameter.grad for parameter in ours.parameters()], exact)
     ours.zero_grad()
-    return error, harness.relative_error(peer, exact), p.flops
+    return error, peers, p.flops
 
 
 def _torch_gradients(model: Any, x: Any, labels: Any) -> list[Any]:

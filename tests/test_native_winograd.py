@@ -22,6 +22,8 @@ CASES = {  # x, features, padding
     "whole vectors, padded more": ((2, 3, 4, 12), 4, (2, 3)),
     "whole vectors without padding": ((2, 5, 8, 18), 9, (0, 0)),
     "several images in a block": ((33, 40, 8, 8), 33, (1, 1)),
+    "blocks that end in an image": ((7, 24, 20, 24), 18, (1, 1)),
+    "rows of half vectors": ((3, 8, 9, 56), 8, (1, 1)),
     "many channels": ((2, 300, 5, 7), 70, (1, 1)),
     "one channel, one feature": ((2, 1, 40, 30), 1, (1, 1)),
     "wide": ((1, 40, 5, 300), 3, (1, 1)),
@@ -122,28 +124,45 @@ def test_what_it_is_not_for(kernel, stride, dilation, groups, dtype):
         _C.conv2d_dw_winograd(y, x, w, *attrs.values())
 
 
+USED = {  # x, features, stride, dtype
+    "winograd": ((3, 8, 16, 16), 8, 1, "float32"),
+    "few channels": ((3, 7, 16, 16), 8, 1, "float32"),
+    "few features": ((3, 8, 16, 16), 7, 1, "float32"),
+    "few tiles": ((1, 8, 24, 28), 8, 1, "float32"),
+    "tiles of which a quarter is there": ((48, 8, 2, 2), 8, 1, "float32"),
+    "strided": ((3, 8, 32, 32), 8, 2, "float32"),
+    "float64": ((3, 8, 16, 16), 8, 1, "float64"),
+}
+
+
+@pytest.mark.parametrize("case", USED)
+def test_which_convolutions_use_it(case):
+    shape, features, stride, dtype = USED[case]
+    with dl.device("cpu"):
+        x, w = dl.ones(shape, dtype=dtype), dl.ones((features, shape[1], 3, 3), dtype=dtype)
+        with profile() as found:
+            dl.conv2d(x, w, stride=stride, padding=1)
+    assert list(found.rows) == [("conv2d", "winograd" if case == "winograd" else "native")]
+
+
 @pytest.mark.parametrize(
-    ("channels", "stride", "dtype", "variant"),
+    ("op", "size", "batch", "channels", "variant"),
     [
-        (16, 1, "float32", "winograd"),
-        (15, 1, "float32", "native"),
-        (16, 2, "float32", "native"),
-        (16, 1, "float64", "native"),
+        ("conv2d_dx", 16, 6, 8, "winograd"),
+        ("conv2d_dx", 16, 5, 8, "native"),
+        ("conv2d_dx", 16, 6, 7, "native"),
+        ("conv2d_dw", 3, 1, 24, "winograd"),
+        ("conv2d_dw", 2, 64, 24, "native"),
+        ("conv2d_dw", 4, 1, 23, "native"),
     ],
 )
-def test_which_convolutions_use_it(channels, stride, dtype, variant):
+def test_which_gradients_use_it(op, size, batch, channels, variant):
     with dl.device("cpu"):
-        x, w = dl.ones((1, channels, 4, 4), dtype=dtype), dl.ones((32, channels, 3, 3), dtype=dtype)
-        with profile() as found:
-            dl.conv2d(x, w, stride=stride)
-    assert list(found.rows) == [("conv2d", variant)]
-
-
-@pytest.mark.parametrize(("channels", "variant"), [(32, "winograd"), (31, "native")])
-def test_which_gradients_of_weights_use_it(channels, variant):
-    with dl.device("cpu"):
-        x, w = dl.ones((1, channels, 4, 4)), dl.tensor(np.ones((32, channels, 3, 3), np.float32), requires_grad=True)
-        y = dl.conv2d(x, w).sum()
+        x, w = (
+            dl.tensor(np.ones(shape, np.float32), requires_grad=True)
+            for shape in ((batch, channels, size, size), (24, channels, 3, 3))
+        )
+        y = dl.conv2d(x, w, padding=1).sum()
         with profile() as found:
             y.backward()
-    assert ("conv2d_dw", variant) in found.rows
+    assert (op, variant) in found.rows

@@ -1,13 +1,15 @@
 """Convolution on `_C.conv2d` and its gradients: packed matrix products whose packer gathers patches.
 
-Kernels of 3 x 3 with enough channels go by Winograd's algorithm, variant "winograd": 4 multiplications for 9. Its
-rounding errors are as large; an infinity becomes a NaN, and reaches up to one result further. Without it:
+Kernels of 3 x 3 go by Winograd's algorithm, variant "winograd", where there are enough channels and results: tiles of
+4 x 4 results take 36 multiplications for 144. Its rounding errors are about twice as large; an infinity becomes a NaN,
+and reaches up to three results further. Without it:
 `DLCORE_VARIANT=conv2d=native,conv2d_dx=native,conv2d_dw=native`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,11 @@ from dlcore.signature import Shape
 
 Array = np.ndarray[Any, Any]
 MAX_STRIDE = 16
-LEAST_CHANNELS = {"conv2d": 16, "conv2d_dx": 16, "conv2d_dw": 32}
+TILE = 4  # of Winograd's algorithm
+LEAST_CHANNELS = {"conv2d": 8, "conv2d_dx": 8, "conv2d_dw": 24}
 """Of Winograd's, in and out: with fewer, its transforms cost more than it saves."""
+LEAST_TILES = {"conv2d": 48, "conv2d_dx": 96, "conv2d_dw": 1}
+"""Of Winograd's: with fewer, that of the weights costs more than it saves."""
 
 
 def _refuse(call: Call) -> str | None:
@@ -33,18 +38,34 @@ def _refuse(call: Call) -> str | None:
 
 
 def _refuse_winograd(call: Call) -> str | None:
-    a, b, *_ = call.shapes
+    name, attrs, (a, b, *_) = call.op.name, call.attrs, call.shapes
     assert a is not None
     assert b is not None
-    attrs = call.attrs
-    kernel, channels = (attrs["kernel"], (a[1], b[1])) if "kernel" in attrs else (b[2:], b[:2])
+    kernel, channels = (attrs["kernel"], (a[1], b[1])) if name == "conv2d_dw" else (b[2:], b[:2])
     if dtypes.wide(call.dtype) != dtypes.float32:
         return f"not for {call.dtype}"
     if kernel != (3, 3) or {*attrs["stride"], *attrs["dilation"], attrs["groups"]} != {1}:
         return "only for 3 x 3, stride and dilation 1, one group"
-    if min(channels) < LEAST_CHANNELS[call.op.name]:
-        return f"not for fewer than {LEAST_CHANNELS[call.op.name]} channels"
-    return _refuse(call)
+    if min(channels) < LEAST_CHANNELS[name]:
+        return f"not for fewer than {LEAST_CHANNELS[name]} channels"
+    return _refuse(call) or _refuse_tiles(name, a[0], _results(name, a, attrs))
+
+
+def _results(name: str, a: Shape, attrs: Mapping[str, Any]) -> Shape:
+    """The size of images that tiles cover, of a 3 x 3 kernel with first operand `a`."""
+    if name == "conv2d":
+        return tuple(n + 2 * pad - 2 for n, pad in zip(a[2:], attrs["padding"], strict=True))
+    size: Shape = attrs["size"] if name == "conv2d_dx" else a[2:]
+    return size
+
+
+def _refuse_tiles(name: str, batch: int, size: Shape) -> str | None:
+    tiles = batch * math.prod(-(-n // TILE) for n in size)
+    if tiles < LEAST_TILES[name]:
+        return f"not for fewer than {LEAST_TILES[name]} tiles of {TILE} x {TILE} results"
+    if 3 * batch * math.prod(size) < tiles * TILE**2:
+        return f"not for images that fill less than a third of their tiles of {TILE} x {TILE} results"
+    return None
 
 
 def ready(x: Array) -> Array:
