@@ -634,3 +634,70 @@ def test_gradients_of_attention_that_others_read_are_joined_by_a_concat():
         return dl.autograd.gradients(loss, [w, parts[1]])
 
     assert "concat" in lines_of(f, x)
+
+
+# ---- recurrent layers of an embedding
+
+
+def recurrent(kind, rows, hidden=20, dtype="float32", size=18):
+    with dl.device("cpu"):
+        table = nn.Embedding(rows, size).astype(dtype)
+        return table, getattr(nn, kind)(size, hidden).astype(dtype)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize(("rows", "hidden", "size"), [(65, 20, 500), (3, 20, 200), (280, 9, 600)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_recurrent_layer_multiplies_the_table_it_reads_from(kind, rows, hidden, size, dtype):
+    table, layer = recurrent(kind, rows, hidden, dtype, size)
+    ids = dl.tensor(np.random.default_rng(1).integers(0, rows, (19, 31)), device="cpu")
+
+    def f(ids):
+        return dl.autograd.gradients(dl.square(layer(table(ids))[0]).sum(), [*table.parameters(), *layer.parameters()])
+
+    assert [name for name in lines_of(f, ids) if "embedding" in name] == [
+        "embedding", f"embedding_{kind.lower()}", "embedding_grad",
+    ]  # fmt: skip
+
+
+def test_inference_looks_up_products_only():
+    table, layer = recurrent("GRU", 65)
+    ids = dl.tensor(np.arange(19 * 31).reshape(19, 31) % 65, device="cpu")
+    with dl.no_grad():
+        names = lines_of(lambda ids: layer(table(ids))[0], ids)
+    assert "embedding" not in names
+    assert "embedding_gru" in names
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(65, 257), (300, 299)])
+def test_few_tokens_are_looked_up_first(rows, tokens):
+    table, layer = recurrent("LSTM", rows)
+    ids = dl.zeros((2, tokens), dtype="int64", device="cpu")
+    fused = lines_of(lambda ids: layer(table(ids))[0], ids)[0] != "embedding"
+    assert fused == (2 * tokens >= 2 * max(rows, 257))
+
+
+def test_a_table_that_is_written_in_between_is_looked_up_first():
+    table, layer = recurrent("RNN", 65)
+    ids, first = dl.zeros((30, 30), dtype="int64", device="cpu"), table.weight.numpy().copy()
+
+    def step(ids):
+        with dl.no_grad():
+            x = table(ids)
+            table.weight.assign(table.weight * 2)
+            return layer(x)[0]
+
+    def run(f):
+        table.weight.assign(first)
+        return [f(ids).numpy() for _ in range(3)]
+
+    np.testing.assert_array_equal(run(dl.capture(step)), run(step))
+
+
+def test_ids_beyond_the_table_are_refused_in_a_replay():
+    table, layer = recurrent("GRU", 65)
+    step = dl.capture(lambda ids: layer(table(ids))[0])
+    ids = dl.zeros((30, 30), dtype="int64", device="cpu")
+    step(ids)
+    with pytest.raises(IndexError, match="out of range"):
+        step(dl.full((30, 30), 65, dtype="int64", device="cpu"))

@@ -1,6 +1,7 @@
 """Fewer lines for captured programs: activations in the epilogue of `linear`, element-wise lines that go on with the
 result of a convolution or norm as its tail, max pooling of convolutions (`fuse_pool.py`), gradients of attention
-where they are joined (`fuse_attention.py`), and other runs of element-wise lines as chains.
+where they are joined (`fuse_attention.py`), recurrent layers of an embedding (`fuse_embedding.py`), and other runs of
+element-wise lines as chains.
 
 What a line of a run computes and only a later line of it reads stays in cache (`_C.chain`). Bits stay the same: a chain
 calls the same kernels on pieces of the arrays, and an epilogue computes the same functions.
@@ -16,6 +17,7 @@ from typing import Any
 from dlcore import _C, dtypes
 from dlcore.backends.cpu.elementwise import PLAIN
 from dlcore.backends.cpu.fuse_attention import joined_attention
+from dlcore.backends.cpu.fuse_embedding import embedded_recurrences
 from dlcore.backends.cpu.fuse_pool import masks_first, pooled_convolutions
 from dlcore.backends.cpu.lines import native, readers_of
 from dlcore.graph import Const, Line, Value
@@ -39,7 +41,7 @@ COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_e
 def fuse(lines: Sequence[Line], values: list[Value], kept: Iterable[int]) -> list[Line]:
     """The lines of a program, fewer. kept: slots that it returns. values: grows by those of new lines."""
     kept = list(kept)
-    lines = joined_attention(lines, values, kept)
+    lines = joined_attention(embedded_recurrences(lines, values, kept), values, kept)
     lines = _epilogues(masks_first(lines, values, kept), kept)
     return _chains(pooled_convolutions(_tails(lines, values, kept), values, kept), values, kept)
 

@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dlcore import _C
 from dlcore.backends.cpu.elementwise import refuse_all_but_f32_f64
+from dlcore.backends.cpu.gather import embedding
 from dlcore.dispatch import implement
 
 Array = np.ndarray[Any, Any]
 
 
-def _projected(x: Array, w: Array) -> Array:
+class Embedded(NamedTuple):
+    """`table[V,I]` at `ids[T,N]`, in the place of x[T,N,I]."""
+
+    ids: Array
+    table: Array
+
+    @staticmethod
+    def rows(size: int) -> int:
+        """How many rows of a table of that size are multiplied: more than `kFewRows` of csrc, with which a product
+        adds its terms in another order."""
+        return max(size, 257)
+
+    def times(self, w: Array) -> Array:
+        """x times `w[G,I]`, bit for bit."""
+        size = len(self.table)
+        table = self.table if size == self.rows(size) else np.resize(self.table, (self.rows(size), w.shape[1]))
+        products: Array = _C.matmul(table, w.T, None, None, "none")
+        looked_up: Array = embedding(self.ids, products[:size], padding_idx=None)
+        return looked_up
+
+
+def _projected(x: Array | Embedded, w: Array) -> Array:
     """`x[T,N,I]` times `w[G,I]` as a new array `[T,N,G]`."""
+    if isinstance(x, Embedded):
+        return x.times(w)
     t, n, i = x.shape
     y: Array = _C.empty((t, n, w.shape[0]), x.dtype)
     _C.matmul(x.reshape(t * n, i), w.T, y.reshape(t * n, w.shape[0]))
@@ -43,12 +67,12 @@ def _initial(states: Array, wanted: bool, count: int) -> tuple[list[Array], list
 
 @implement("lstm", "cpu", refuse=refuse_all_but_f32_f64)
 def lstm(
-    x: Array, h0: Array | None, c0: Array | None, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *,
-    reverse: bool,
+    x: Array | Embedded, h0: Array | None, c0: Array | None, w_ih: Array, w_hh: Array, b: Array | None,
+    lengths: Array | None, *, reverse: bool,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """`-> h[T,N,H] c[T,N,H] gates[T,N,4*H]`; the gates replace the product in place."""
     gates = _projected(x, w_ih)
-    h, c = (_new(x, *x.shape[:2], w_hh.shape[1]) for _ in range(2))
+    h, c = (_new(gates, *gates.shape[:2], w_hh.shape[1]) for _ in range(2))
     _C.lstm(_dense(h0), _dense(c0), w_hh, _dense(b), _positions(lengths), h, c, gates, reverse)
     return h, c, gates
 
@@ -67,13 +91,13 @@ def lstm_grad(
 
 @implement("gru", "cpu", refuse=refuse_all_but_f32_f64)
 def gru(
-    x: Array, h0: Array | None, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
+    x: Array | Embedded, h0: Array | None, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
     lengths: Array | None, *, reverse: bool,
 ) -> tuple[Array, Array]:  # fmt: skip
     """`-> h[T,N,H] gates[T,N,4*H]`."""
-    h, gates = (_new(x, *x.shape[:2], size * w_hh.shape[1]) for size in (1, 4))
-    biases = _dense(b_ih), _dense(b_hh)
-    _C.gru(_dense(h0), w_hh, *biases, _positions(lengths), _projected(x, w_ih), h, gates, reverse)
+    products, biases = _projected(x, w_ih), (_dense(b_ih), _dense(b_hh))
+    h, gates = (_new(products, *products.shape[:2], size * w_hh.shape[1]) for size in (1, 4))
+    _C.gru(_dense(h0), w_hh, *biases, _positions(lengths), products, h, gates, reverse)
     return h, gates
 
 
@@ -91,8 +115,8 @@ def gru_grad(
 
 @implement("rnn", "cpu", refuse=refuse_all_but_f32_f64)
 def rnn(
-    x: Array, h0: Array | None, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *, activation: str,
-    reverse: bool,
+    x: Array | Embedded, h0: Array | None, w_ih: Array, w_hh: Array, b: Array | None, lengths: Array | None, *,
+    activation: str, reverse: bool,
 ) -> Array:  # fmt: skip
     """`-> h[T,N,H]`; the states replace the product in place."""
     h = _projected(x, w_ih)
