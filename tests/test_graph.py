@@ -639,10 +639,10 @@ def test_gradients_of_attention_that_others_read_are_joined_by_a_concat():
 # ---- recurrent layers of an embedding
 
 
-def recurrent(kind, rows, hidden=20, dtype="float32", size=18):
+def recurrent(kind, rows, hidden=20, dtype="float32", size=18, **options):
     with dl.device("cpu"):
         table = nn.Embedding(rows, size).astype(dtype)
-        return table, getattr(nn, kind)(size, hidden).astype(dtype)
+        return table, getattr(nn, kind)(size, hidden, **options).astype(dtype)
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
@@ -660,13 +660,13 @@ def test_a_recurrent_layer_multiplies_the_table_it_reads_from(kind, rows, hidden
     ]  # fmt: skip
 
 
-def test_inference_looks_up_products_only():
-    table, layer = recurrent("GRU", 65)
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"bidirectional": True}])
+def test_inference_looks_up_products_only(options):
+    table, layer = recurrent("GRU", 65, **options)
     ids = dl.tensor(np.arange(19 * 31).reshape(19, 31) % 65, device="cpu")
     with dl.no_grad():
         names = lines_of(lambda ids: layer(table(ids))[0], ids)
-    assert "embedding" not in names
-    assert "embedding_gru" in names
+    assert [name for name in names if "embedding" in name or "gru" in name] == ["embedding_gru"] * len(layer.directions)
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(65, 257), (300, 299)])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dlcore.backends.cpu.attention import joined_gradients
-from dlcore.backends.cpu.lines import native, readers_of
+from dlcore.backends.cpu.lines import native, read, readers_of
 from dlcore.graph import Const, Line, Value
 
 
@@ -31,7 +31,7 @@ def joined_attention(lines: Sequence[Line], values: Sequence[Value], kept: Seque
     if not joined:
         return list(lines)
     left = [line for line in lines if not concats.intersection(line.results)]
-    return _read([joined.get(line.results[0], line) if line.results else line for line in left], kept)
+    return read([joined.get(line.results[0], line) if line.results else line for line in left], kept)
 
 
 def _joins_columns(line: Line, values: Sequence[Value]) -> bool:
@@ -50,15 +50,3 @@ def _of_heads(x: int | Const, makers: dict[int, Line], readers: Counter[int], va
     swapped = rank > 2 and swap.attrs["axes"] == (*range(rank - 3), rank - 2, rank - 3, rank - 1)
     fits = swapped and values[x].shape == (*shape[:-3], shape[-2], shape[-3] * shape[-1])
     return source if fits and readers[x] == readers[inside] == readers[source] == 1 else -1
-
-
-def _read(lines: Sequence[Line], kept: Sequence[int]) -> list[Line]:
-    """The lines without views that nothing reads."""
-    readers = readers_of(lines, kept)
-    found: list[Line] = []
-    for line in reversed(lines):
-        if line.view and not any(readers[x] for x in line.results):
-            readers.subtract(x for x in line.operands if isinstance(x, int))
-        else:
-            found.append(line)
-    return found[::-1]

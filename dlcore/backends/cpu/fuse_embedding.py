@@ -9,38 +9,56 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from dlcore.backends.cpu.lines import native, readers_of
+from dlcore.backends.cpu.lines import native, read
 from dlcore.backends.cpu.recurrent import Embedded
-from dlcore.graph import Line, Value
+from dlcore.graph import Const, Line, Value
+
+RECURRENT = ("lstm", "gru", "rnn")
+
+
+class Rows(NamedTuple):
+    """Where `table[ids]` comes from. swapped: with its first two axes exchanged."""
+
+    ids: int | Const
+    table: int | Const
+    swapped: bool
 
 
 def embedded_recurrences(lines: Sequence[Line], values: Sequence[Value], kept: Sequence[int]) -> list[Line]:
-    """The lines with each recurrent layer that comes right after the embedding it reads in the place of both."""
-    readers = readers_of(lines, kept)
+    """The lines with recurrent layers that take ids and table of an embedding, if only views and other recurrent layers
+    lie between them, so that the table is as it was."""
     found: list[Line] = []
+    rows: dict[int | Const, Rows] = {}
     for line in lines:
-        if found and _reads_rows(line, found[-1], values):
-            source = found[-1]
-            if readers[source.results[0]] == 1:
-                found.pop()
-            operands = [*source.operands, *line.operands[1:]]
-            line = replace(line, name=f"embedding_{line.name}", call=partial(_embedded, line.call), operands=operands)
+        known = rows.get(line.operands[0]) if line.operands and isinstance(line.operands[0], int) else None
+        if line.name == "embedding" and native(line):
+            ids, table = line.operands
+            rows[line.results[0]] = Rows(ids, table, False)
+        elif line.name == "permute_dims" and known and line.attrs["axes"] == (1, 0, 2):
+            rows[line.results[0]] = known._replace(swapped=not known.swapped)
+        elif line.name in RECURRENT and native(line):
+            line = _of_rows(line, known) if known and _is_less(known, values) else line
+        elif not line.view:
+            rows.clear()
         found.append(line)
-    return found
+    return read(found, kept, "embedding")
 
 
-def _reads_rows(line: Line, source: Line, values: Sequence[Value]) -> bool:
-    """Whether it is a recurrent layer of an embedding with so many tokens that multiplying the table is less work."""
-    if not (source.name == "embedding" and line.name in ("lstm", "gru", "rnn") and native(source) and native(line)):
+def _is_less(rows: Rows, values: Sequence[Value]) -> bool:
+    """Whether to multiply the table is less work, by half."""
+    if not (isinstance(rows.ids, int) and isinstance(rows.table, int)):
         return False
-    ids, table = source.operands
-    if line.operands[0] != source.results[0] or not (isinstance(ids, int) and isinstance(table, int)):
-        return False
-    tokens: int = prod(values[ids].shape)
-    return tokens >= 2 * Embedded.rows(values[table].shape[0])
+    tokens: int = prod(values[rows.ids].shape)
+    return tokens >= 2 * Embedded.rows(values[rows.table].shape[0])
 
 
-def _embedded(call: Callable[..., Any], ids: Any, table: Any, *others: Any, **attrs: Any) -> Any:
-    return call(Embedded(ids, table), *others, **attrs)
+def _of_rows(line: Line, rows: Rows) -> Line:
+    call = partial(_embedded, line.call, rows.swapped)
+    operands = [rows.ids, rows.table, *line.operands[1:]]
+    return replace(line, name=f"embedding_{line.name}", call=call, operands=operands)
+
+
+def _embedded(call: Callable[..., Any], swapped: bool, ids: Any, table: Any, *others: Any, **attrs: Any) -> Any:
+    return call(Embedded(ids.T if swapped else ids, table), *others, **attrs)
