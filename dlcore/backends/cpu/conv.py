@@ -1,8 +1,8 @@
 """Convolution on `_C.conv2d` and its gradients: packed matrix products whose packer gathers patches.
 
 Kernels of 3 x 3 go by Winograd's algorithm, variant "winograd", where there are enough channels and results: tiles of
-4 x 4 results take 36 multiplications for 144. Its rounding errors are about twice as large; an infinity becomes a NaN,
-and reaches up to three results further. Without it:
+4 x 4 results take 36 multiplications for 144. Its rounding errors are two to three times as large; an infinity becomes
+a NaN, and reaches up to three results further. Without it:
 `DLCORE_VARIANT=conv2d=native,conv2d_dx=native,conv2d_dw=native`.
 """
 

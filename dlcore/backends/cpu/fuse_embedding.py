@@ -31,6 +31,7 @@ def embedded_recurrences(lines: Sequence[Line], values: Sequence[Value], kept: S
     lie between them, so that the table is as it was."""
     found: list[Line] = []
     rows: dict[int | Const, Rows] = {}
+    fused = False
     for line in lines:
         known = rows.get(line.operands[0]) if line.operands and isinstance(line.operands[0], int) else None
         if line.name == "embedding" and native(line):
@@ -39,11 +40,13 @@ def embedded_recurrences(lines: Sequence[Line], values: Sequence[Value], kept: S
         elif line.name == "permute_dims" and known and line.attrs["axes"] == (1, 0, 2):
             rows[line.results[0]] = known._replace(swapped=not known.swapped)
         elif line.name in RECURRENT and native(line):
-            line = _of_rows(line, known) if known and _is_less(known, values) else line
+            if known and _is_less(known, values):
+                line = _of_rows(line, known)
+                fused = True
         elif not line.view:
             rows.clear()
         found.append(line)
-    return read(found, kept, "embedding")
+    return read(found, kept, "embedding") if fused else found
 
 
 def _is_less(rows: Rows, values: Sequence[Value]) -> bool:
