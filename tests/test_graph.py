@@ -457,12 +457,20 @@ def lines_of(f, *args):
     return [line.name for line in captured.programs[0].lines]
 
 
+def variant_of(x, w):
+    """Of a convolution."""
+    with profile() as found:
+        dl.conv2d(x, w, padding=1)
+    return next(iter(found.rows))[1]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("channels", [5, 16])  # 16 of float32: by Winograd's algorithm
 def test_functions_of_a_convolution_are_its_tail(channels, dtype):
-    x, w, z = images((3, channels, 9, 9), (16, channels, 3, 3), (3, 16, 9, 9), dtype=dtype)
+    x, w, z = images((11, channels, 9, 9), (16, channels, 3, 3), (11, 16, 9, 9), dtype=dtype)
     names = lines_of(lambda x, z: [(dl.relu(z) + dl.silu(dl.conv2d(x, w, padding=1))).sigmoid()], x, z)
     assert names == ["relu", "conv2d_silu_add_sigmoid"]
+    assert variant_of(x, w) == ("winograd" if (channels, dtype) == (16, "float32") else "native")
 
 
 def test_a_shortcut_joins_what_is_made_last():
@@ -552,6 +560,7 @@ def test_a_convolution_is_pooled_part_by_part(channels, dtype, threads):
     x, w, b = images((11, channels, 64, 64), (16, channels, 3, 3), (16,), dtype=dtype)  # of 4 images, or of 2
     names = lines_of(lambda x: dl.max_pool2d(dl.conv2d(x, w, b).relu(), 3, stride=2, return_indices=True), x)
     assert names == ["conv2d_relu_max_pool2d"]
+    assert variant_of(x, w) == ("winograd" if (channels, dtype) == (16, "float32") else "native")
 
 
 def test_a_convolution_that_others_read_is_not_pooled_in_parts():

@@ -23,8 +23,9 @@ MAX_STRIDE = 16
 TILE = 4  # of Winograd's algorithm
 LEAST_CHANNELS = {"conv2d": 8, "conv2d_dx": 8, "conv2d_dw": 24}
 """Of Winograd's, in and out: with fewer, its transforms cost more than it saves."""
-LEAST_TILES = {"conv2d": 48, "conv2d_dx": 96, "conv2d_dw": 1}
-"""Of Winograd's: with fewer, that of the weights costs more than it saves."""
+LEAST_TILES = {"conv2d": 48, "conv2d_dx": 96, "conv2d_dw": 0}
+"""Of 32 channels or more; of fewer channels more tiles: with fewer, Winograd's transform of the weights costs more than
+it saves."""
 
 
 def _refuse(call: Call) -> str | None:
@@ -48,7 +49,8 @@ def _refuse_winograd(call: Call) -> str | None:
         return "only for 3 x 3, stride and dilation 1, one group"
     if min(channels) < LEAST_CHANNELS[name]:
         return f"not for fewer than {LEAST_CHANNELS[name]} channels"
-    return _refuse(call) or _refuse_tiles(name, a[0], _results(name, a, attrs))
+    least = -(-32 * LEAST_TILES[name] // min(32, *channels))
+    return _refuse(call) or _refuse_tiles(least, a[0], _results(name, a, attrs))
 
 
 def _results(name: str, a: Shape, attrs: Mapping[str, Any]) -> Shape:
@@ -59,10 +61,10 @@ def _results(name: str, a: Shape, attrs: Mapping[str, Any]) -> Shape:
     return size
 
 
-def _refuse_tiles(name: str, batch: int, size: Shape) -> str | None:
+def _refuse_tiles(least: int, batch: int, size: Shape) -> str | None:
     tiles = batch * math.prod(-(-n // TILE) for n in size)
-    if tiles < LEAST_TILES[name]:
-        return f"not for fewer than {LEAST_TILES[name]} tiles of {TILE} x {TILE} results"
+    if tiles < least:
+        return f"not for fewer than {least} tiles of {TILE} x {TILE} results"
     if 3 * batch * math.prod(size) < tiles * TILE**2:
         return f"not for images that fill less than a third of their tiles of {TILE} x {TILE} results"
     return None
