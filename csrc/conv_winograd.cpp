@@ -196,7 +196,8 @@ DL_INLINE void copy_line(const T* from, Index n, T* to) {
   store(to + n - W, load(from + n - W));
 }
 
-// `rows` rows of the source from row y and column -pad on, with zeros beside it.
+// `rows` rows of the source from row y and column -pad on; what is beside it stays as it is, zero. `fill_plane` would
+// write that as well, a vector more for each row of whole vectors: 5 to 7 % of a convolution.
 template <class T>
 DL_INLINE void copy_rows(const Axis& ys, const Axis& xs, const T* source, Index y, Index rows, Index pitch, T* to) {
   const Inside x(xs.source, xs.pad, pitch);

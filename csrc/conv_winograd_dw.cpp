@@ -52,7 +52,7 @@ struct Layout {
   DL_INLINE Index space() const { return image() + dy() + kPoints * (v_point + z_point); }
 };
 
-// Working memory of one thread; zero at first, as what lies beside an image is never written.
+// Working memory of one thread; image and dy are zero at first, as what lies beside an image is never written.
 template <class T>
 struct Memory {
   T *image, *dy, *v, *z;

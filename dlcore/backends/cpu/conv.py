@@ -9,7 +9,7 @@ a NaN, and reaches up to three results further. Without it:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,29 +39,20 @@ def _refuse(call: Call) -> str | None:
 
 
 def _refuse_winograd(call: Call) -> str | None:
-    name, attrs, (a, b, *_) = call.op.name, call.attrs, call.shapes
-    assert a is not None
-    assert b is not None
-    kernel, channels = (attrs["kernel"], (a[1], b[1])) if name == "conv2d_dw" else (b[2:], b[:2])
+    name, dims, attrs = call.op.name, call.dims, call.attrs
     if dtypes.wide(call.dtype) != dtypes.float32:
         return f"not for {call.dtype}"
-    if kernel != (3, 3) or {*attrs["stride"], *attrs["dilation"], attrs["groups"]} != {1}:
+    if (dims["KH"], dims["KW"]) != (3, 3) or {*attrs["stride"], *attrs["dilation"], attrs["groups"]} != {1}:
         return "only for 3 x 3, stride and dilation 1, one group"
-    if min(channels) < LEAST_CHANNELS[name]:
+    channels = min(dims["C"], dims["O"])
+    if channels < LEAST_CHANNELS[name]:
         return f"not for fewer than {LEAST_CHANNELS[name]} channels"
-    least = -(-32 * LEAST_TILES[name] // min(32, *channels))
-    return _refuse(call) or _refuse_tiles(least, a[0], _results(name, a, attrs))
+    least = -(-32 * LEAST_TILES[name] // min(32, channels))
+    size = ("H", "W") if name == "conv2d_dx" else ("P", "Q")
+    return _refuse(call) or _refuse_tiles(least, dims["N"], [dims[n] for n in size])
 
 
-def _results(name: str, a: Shape, attrs: Mapping[str, Any]) -> Shape:
-    """The size of images that tiles cover, of a 3 x 3 kernel with first operand `a`."""
-    if name == "conv2d":
-        return tuple(n + 2 * pad - 2 for n, pad in zip(a[2:], attrs["padding"], strict=True))
-    size: Shape = attrs["size"] if name == "conv2d_dx" else a[2:]
-    return size
-
-
-def _refuse_tiles(least: int, batch: int, size: Shape) -> str | None:
+def _refuse_tiles(least: int, batch: int, size: list[int]) -> str | None:
     tiles = batch * math.prod(-(-n // TILE) for n in size)
     if tiles < least:
         return f"not for fewer than {least} tiles of {TILE} x {TILE} results"

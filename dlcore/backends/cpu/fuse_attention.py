@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dlcore.backends.cpu.attention import joined_gradients
-from dlcore.backends.cpu.lines import native, read, readers_of
+from dlcore.backends.cpu.lines import native, readers_of, without_unread
 from dlcore.graph import Const, Line, Value
 
 
@@ -31,7 +31,7 @@ def joined_attention(lines: Sequence[Line], values: Sequence[Value], kept: Seque
     if not joined:
         return list(lines)
     left = [line for line in lines if not concats.intersection(line.results)]
-    return read([joined.get(line.results[0], line) if line.results else line for line in left], kept)
+    return without_unread([joined.get(line.results[0], line) if line.results else line for line in left], kept)
 
 
 def _joins_columns(line: Line, values: Sequence[Value]) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-from dlcore.backends.cpu.lines import native, read
+from dlcore.backends.cpu.lines import native, without_unread
 from dlcore.backends.cpu.recurrent import Embedded
 from dlcore.graph import Const, Line, Value
 
@@ -46,7 +46,7 @@ def embedded_recurrences(lines: Sequence[Line], values: Sequence[Value], kept: S
         elif not line.view:
             rows.clear()
         found.append(line)
-    return read(found, kept, "embedding") if fused else found
+    return without_unread(found, kept, "embedding") if fused else found
 
 
 def _is_less(rows: Rows, values: Sequence[Value]) -> bool:

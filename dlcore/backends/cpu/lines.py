@@ -20,7 +20,7 @@ def readers_of(lines: Sequence[Line], kept: Sequence[int]) -> Counter[int]:
     return readers
 
 
-def read(lines: Sequence[Line], kept: Sequence[int], *names: str) -> list[Line]:
+def without_unread(lines: Sequence[Line], kept: Sequence[int], *names: str) -> list[Line]:
     """The lines without views, and lines of these names, that nothing reads."""
     readers = readers_of(lines, kept)
     found: list[Line] = []
