@@ -23,6 +23,7 @@ void bind_recurrent(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_softmax(py::module_& m);
 void bind_views(py::module_& m);
+void bind_walk(py::module_& m);
 
 namespace {
 
@@ -258,4 +259,5 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_gemm(m);
   dlcore::bind_pool(m);
   dlcore::bind_views(m);
+  dlcore::bind_walk(m);
 }

@@ -1,71 +1,11 @@
 // _C.shortcut(...): the path through dispatch.apply of a call whose plan is known. All other calls, and everything that
 // is out of the ordinary, go to dispatch.apply, which says what must happen; this file only repeats it faster.
-#include <pybind11/pybind11.h>
-#include <structmember.h>
-
 #include <vector>
 
-#include "bind.h"
+#include "bind_house.h"
 
 namespace dlcore {
 namespace {
-
-// A slot of a Python class (`__slots__`), read and written without a look-up.
-class Slot {
- public:
-  Slot(const py::handle& type, const char* name) {
-    const py::object member = type.attr(name);
-    if (Py_TYPE(member.ptr()) != &PyMemberDescr_Type) throw py::type_error(std::string("shortcut: no slot ") + name);
-    offset_ = reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
-  }
-  PyObject* of(PyObject* object) const { return *place(object); }
-  void fill(PyObject* object, PyObject* value) const { *place(object) = Py_NewRef(value); }
-  void fill(PyObject* object, py::object&& value) const { *place(object) = value.release().ptr(); }
-
- private:
-  PyObject** place(PyObject* object) const {
-    return reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + offset_);
-  }
-  Py_ssize_t offset_;
-};
-
-// The classes and objects of dlcore that a call meets.
-struct House {
-  py::object tensor, node, plan, saves, mode, clock, listeners, what_to_save, apply;
-
-  Slot t_array{tensor, "_array"}, t_backend{tensor, "_backend"}, t_base{tensor, "_base"}, t_edge{tensor, "_edge"},
-      t_grad{tensor, "grad"}, t_meta{tensor, "_meta"}, t_of_computed{tensor, "_of_computed"},
-      t_requires_grad{tensor, "requires_grad"}, t_version{tensor, "_version"};
-  Slot n_attrs{node, "attrs"}, n_edges{node, "edges"}, n_inputs{node, "inputs"}, n_outputs{node, "outputs"},
-      n_plan{node, "plan"}, n_saves{node, "saves"}, n_sequence{node, "sequence"};
-  Slot p_absent{plan, "absent"}, p_casts{plan, "casts"}, p_defaults{plan, "defaults"}, p_flows{plan, "flows"},
-      p_outputs{plan, "outputs"}, p_run{plan, "run"}, p_saves{plan, "saves"}, p_view{plan, "view"};
-  Slot s_edges{saves, "edges"}, s_inputs{saves, "inputs"}, s_outputs{saves, "outputs"}, s_rules{saves, "rules"};
-
-  py::str plans = py::reinterpret_steal<py::str>(PyUnicode_InternFromString("plans"));
-  py::str enabled = py::reinterpret_steal<py::str>(PyUnicode_InternFromString("enabled"));
-  py::int_ zero = py::int_(0);
-};
-
-const House* house;  // kept as long as the process
-
-py::object owned(PyObject* fresh) {
-  if (fresh == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::object>(fresh);
-}
-
-py::object borrowed(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
-
-bool truth(PyObject* object) {
-  const int found = object == Py_False ? 0 : object == Py_True ? 1 : PyObject_IsTrue(object);
-  if (found < 0) throw py::error_already_set();
-  return found;
-}
-
-py::object new_of(const py::object& type) {
-  PyTypeObject* const t = reinterpret_cast<PyTypeObject*>(type.ptr());
-  return owned(t->tp_alloc(t, 0));
-}
 
 // One call of an op.
 class Call {
@@ -101,12 +41,12 @@ class Call {
 
   // Fills arrays_, wanted_, backend_ and the key's part for the operands; false for an operand that needs more work.
   bool read_operands() {
-    key_ = owned(PyTuple_New(1 + count_ + 2 * named()));
+    key_ = owned(PyTuple_New(1 + count_ + 3 * named()));
     PyTuple_SET_ITEM(key_.ptr(), 0, Py_NewRef(op_));
     for (Py_ssize_t i = 0; i < count_; ++i) {
       PyObject* const x = operands_[i];
       PyObject* kind = reinterpret_cast<PyObject*>(Py_TYPE(x));
-      if (PyObject_TypeCheck(x, reinterpret_cast<PyTypeObject*>(house->tensor.ptr()))) {
+      if (is_tensor(x)) {
         PyObject* const backend = house->t_backend.of(x);
         if (backend_ != nullptr && backend != backend_) return false;
         backend_ = backend;
@@ -128,9 +68,9 @@ class Call {
     const Py_ssize_t count = named(), first = 1 + count_;
     for (Py_ssize_t i = 0; i < count; ++i) {
       PyObject* const value = operands_[count_ + i];
-      PyTuple_SET_ITEM(key_.ptr(), first + i,
-                       owned(PyTuple_Pack(2, PyTuple_GET_ITEM(names_, i), value)).release().ptr());
-      PyTuple_SET_ITEM(key_.ptr(), first + count + i, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(value))));
+      PyTuple_SET_ITEM(key_.ptr(), first + i, Py_NewRef(PyTuple_GET_ITEM(names_, i)));
+      PyTuple_SET_ITEM(key_.ptr(), first + count + i, Py_NewRef(value));
+      PyTuple_SET_ITEM(key_.ptr(), first + 2 * count + i, Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(value))));
     }
     const py::object plans = owned(PyObject_GetAttr(backend_, house->plans.ptr()));
     PyObject* const found = PyDict_GetItemWithError(plans.ptr(), key_.ptr());
@@ -141,13 +81,16 @@ class Call {
     return borrowed(found);
   }
 
-  // The op's attributes: `defaults` with those of the call.
+  // The op's attributes: `defaults`, or a copy with those of the call where they differ.
   py::object merged(PyObject* defaults) const {
-    if (named() == 0) return borrowed(defaults);
-    py::object attrs = owned(PyDict_Copy(defaults));
-    for (Py_ssize_t i = 0; i < named(); ++i)
-      if (PyDict_SetItem(attrs.ptr(), PyTuple_GET_ITEM(names_, i), operands_[count_ + i]) < 0)
-        throw py::error_already_set();
+    py::object attrs = borrowed(defaults);
+    for (Py_ssize_t i = 0; i < named(); ++i) {
+      PyObject* const name = PyTuple_GET_ITEM(names_, i);
+      PyObject* const value = operands_[count_ + i];
+      if (find(attrs.ptr(), name) == value) continue;
+      if (attrs.ptr() == defaults) attrs = owned(PyDict_Copy(defaults));
+      if (PyDict_SetItem(attrs.ptr(), name, value) < 0) throw py::error_already_set();
+    }
     return attrs;
   }
 
@@ -182,15 +125,14 @@ class Call {
 
   py::object find_saves() const {
     const py::int_ wanted(wanted_);
-    PyObject* const found = PyDict_GetItemWithError(house->p_saves.of(plan_.ptr()), wanted.ptr());
-    if (found != nullptr) return borrowed(found);
-    if (PyErr_Occurred()) throw py::error_already_set();
-    return house->what_to_save(plan_, wanted);
+    PyObject* const found = find(house->p_saves.of(plan_.ptr()), wanted.ptr());
+    return found != nullptr ? borrowed(found) : house->what_to_save(plan_, wanted);
   }
 
   // {i: value(i)} for the numbers in a list.
   template <class Value>
   static py::object picked(PyObject* indices, const Value& value) {
+    if (PyList_GET_SIZE(indices) == 0) return house->nothing;
     py::object found = owned(PyDict_New());
     for (Py_ssize_t k = 0; k < PyList_GET_SIZE(indices); ++k) {
       PyObject* const i = PyList_GET_ITEM(indices, k);
@@ -207,13 +149,17 @@ class Call {
     house->t_array.fill(t, array);
     house->t_backend.fill(t, backend_);
     house->t_meta.fill(t, PyTuple_GET_ITEM(house->p_outputs.of(plan_.ptr()), index));
-    house->t_edge.fill(t, flows ? py::object(py::make_tuple(node_, index)) : py::none());
+    house->t_edge.fill(t, flows ? edge(index) : py::none());
     house->t_base.fill(t, Py_None);
     house->t_grad.fill(t, Py_None);
     house->t_version.fill(t, house->zero.ptr());
     house->t_of_computed.fill(t, Py_False);
     house->t_requires_grad.fill(t, flows ? Py_True : Py_False);
     return out;
+  }
+
+  py::object edge(Py_ssize_t index) const {
+    return owned(PyTuple_Pack(2, node_.ptr(), owned(PyLong_FromSsize_t(index)).ptr()));
   }
 
   py::object wrap_one() const {
@@ -223,7 +169,8 @@ class Call {
   }
 
   void share(const py::object& out) const {
-    if (truth(house->p_view.of(plan_.ptr()))) out.attr("_share_version")(py::handle(operands_[0]));
+    if (truth(house->p_view.of(plan_.ptr())))
+      owned(PyObject_CallMethodOneArg(out.ptr(), house->share_version.ptr(), operands_[0]));
   }
 
   py::object wrap_all() const {
@@ -248,7 +195,9 @@ class Call {
   py::object key_, plan_, attrs_, result_, node_;
 };
 
-PyObject* call(PyObject* op, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+}  // namespace
+
+PyObject* run_op(PyObject* op, PyObject* const* args, Py_ssize_t count, PyObject* names) noexcept {
   return guarded([&]() -> py::object {
     py::object result = Call(op, args, count, names).run();
     if (result) return result;
@@ -258,21 +207,22 @@ PyObject* call(PyObject* op, PyObject* const* args, Py_ssize_t count, PyObject* 
   });
 }
 
-PyMethodDef call_method = {"__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call)),
+namespace {
+
+PyMethodDef call_method = {"__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run_op)),
                            METH_FASTCALL | METH_KEYWORDS, "Run the op on tensors; see dispatch.apply."};
 
-py::object shortcut(const py::object& op, const py::object& tensor, const py::object& node, const py::object& plan,
-                    const py::object& saves, const py::object& mode, const py::object& clock, const py::list& listeners,
-                    const py::object& what_to_save, const py::object& apply) {
-  house = new House{tensor, node, plan, saves, mode, clock, listeners, what_to_save, apply};
+py::object shortcut(const py::object& op, const py::object& tensor, const py::object& plan, const py::object& autograd,
+                    const py::list& listeners, const py::object& apply) {
+  house = new House{tensor, plan, autograd, listeners, apply};
   return owned(PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(op.ptr()), &call_method));
 }
 
 }  // namespace
 
 void bind_apply(py::module_& m) {
-  m.def("shortcut", &shortcut, py::arg("op"), py::arg("tensor"), py::arg("node"), py::arg("plan"), py::arg("saves"),
-        py::arg("mode"), py::arg("clock"), py::arg("listeners"), py::arg("what_to_save"), py::arg("apply"),
+  m.def("shortcut", &shortcut, py::arg("op"), py::arg("tensor"), py::arg("plan"), py::arg("autograd"),
+        py::arg("listeners"), py::arg("apply"),
         "Op.__call__ for calls whose plan is known; it leaves the others to `apply`.");
 }
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Edge = Any  # None, a leaf Tensor, or (Node, output index)
 Grads: TypeAlias = "list[Tensor | None]"  # per output of a node
-Leaves = dict[int, tuple[Tensor, Tensor]]
+Leaves: TypeAlias = "dict[int, tuple[Tensor, Tensor]]"  # leaves with their gradients, by id
+Found: TypeAlias = "dict[Edge, Tensor]"  # gradients of wanted edges
 Value: TypeAlias = "Callable[[Node, Any, Grads], Any]"  # what a parameter of a vjp stands for
 
 
@@ -189,19 +190,17 @@ class _Recompute:
         self.rerun = None
 
 
-class _Engine:
+class _Walk:
     """One backward pass."""
 
     __slots__ = ("found", "heap", "leaves", "pending", "retain", "stop", "wanted")
 
-    def __init__(self, retain_graph: bool, targets: Sequence[Tensor] | None, stop: bool = False) -> None:
-        self.retain = retain_graph
-        self.stop = stop
+    def __init__(self, wanted: Mapping[Edge, Tensor], retain: bool, stop: bool) -> None:
+        self.wanted, self.retain, self.stop = wanted, retain, stop
         self.heap: list[tuple[int, Any]] = []
-        self.pending: dict[Any, list[Tensor | None]] = {}
+        self.pending: dict[Any, Grads] = {}
         self.leaves: Leaves = {}
-        self.wanted = {t._edge: t for t in targets if t._edge is not None} if targets else {}
-        self.found: dict[Any, Tensor] = {}
+        self.found: Found = {}
 
     def send(self, edge: Edge, grad: Tensor) -> None:
         """Add a gradient to a leaf or to an output of a node."""
@@ -217,23 +216,22 @@ class _Engine:
         if slots is None:
             self.pending[node] = slots = [None] * (len(node.plan.outputs) if type(node) is Node else node.count)
             heapq.heappush(self.heap, (-node.sequence, node))
-            slots[index] = grad
-            return
         known_grad = slots[index]
         slots[index] = grad if known_grad is None else _add(known_grad, grad)
 
     def run(self) -> None:
         """Visit nodes, latest first, until no gradient is pending."""
-        heap, pending, wanted = self.heap, self.pending, self.wanted
-        while heap:
-            node = heapq.heappop(heap)[1]
-            grads = pending.pop(node)
-            if wanted:
-                self.found |= {(node, i): g for i, g in enumerate(grads) if g is not None and (node, i) in wanted}
+        while self.heap:
+            node = heapq.heappop(self.heap)[1]
+            grads = self.pending.pop(node)
+            if self.wanted:
+                found = {(node, i): g for i, g in enumerate(grads) if g is not None and (node, i) in self.wanted}
+                self.found.update(found)
             if type(node) is Node:
                 self._visit(node, grads)
             else:
-                self._splice(node, grads)
+                for edge, grad in _spliced(node, grads):
+                    self.send(edge, grad)
             if not self.retain:
                 node.release()
 
@@ -245,21 +243,49 @@ class _Engine:
             if operand is not None:
                 self._give(node, operand, result)
             else:
-                for i, grad in enumerate(flat_gradients(result, len(node.plan.operands))):
+                for i, grad in enumerate(_each(node, result)):
                     self._give(node, i, grad)
 
     def _give(self, node: Node, operand: int, grad: Tensor | None) -> None:
         """Pass on the gradient of an operand, if it has one and wants it."""
         edge, meta = node.edges.get(operand), node.plan.operands[operand]
         if grad is not None and edge is not None and meta is not None:
-            self.send(edge, grad if grad._meta is meta else _fit(grad, meta))
+            self.send(edge, grad if type(grad) is Tensor and grad._meta is meta else _fit(node, grad, meta))
 
-    def _splice(self, node: _Recompute, grads: list[Tensor | None]) -> None:
-        if node.rerun is None:
-            raise GraphError("checkpoint: the graph was freed by an earlier backward(); pass retain_graph=True")
-        for output, grad in zip(node.rerun(), grads, strict=True):
-            if grad is not None and output.requires_grad:
-                self.send(_edge(output), grad)
+
+def walk(
+    heads: Sequence[tuple[Edge, Tensor]], wanted: Mapping[Edge, Tensor], retain: bool, stop: bool
+) -> tuple[Leaves, Found]:
+    """Carry gradients from the heads to the leaves: those of leaves by id, and those of the wanted edges.
+
+    retain: keep the graph. stop: do not go past wanted edges.
+    """
+    pass_ = _Walk(wanted, retain, stop)
+    for edge, grad in heads:
+        pass_.send(edge, grad)
+    pass_.run()
+    return pass_.leaves, pass_.found
+
+
+engine = walk
+"""What backward passes run: `walk`, or the extension's, which does the same."""
+
+
+def _spliced(node: _Recompute, grads: Grads) -> list[tuple[Edge, Tensor]]:
+    """Where the gradients of a checkpoint's outputs go: its function runs again for that."""
+    if node.rerun is None:
+        raise GraphError("checkpoint: the graph was freed by an earlier backward(); pass retain_graph=True")
+    pairs = zip(node.rerun(), grads, strict=True)
+    return [(_edge(x), grad) for x, grad in pairs if grad is not None and x.requires_grad]
+
+
+def _each(node: Node, result: Any) -> tuple[Tensor | None, ...]:
+    """A joint vjp's result as one gradient per operand."""
+    count = len(node.plan.operands)
+    grads = flat_gradients(result, count)
+    if len(grads) > count:
+        raise GraphError(f"{node.plan.op.name}: its vjp returned {len(grads)} gradients for {count} operands")
+    return grads
 
 
 def _add(a: Tensor, b: Tensor) -> Tensor:
@@ -267,30 +293,26 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _fit(grad: Tensor, meta: Meta) -> Tensor:
+def _fit(node: Node, grad: Any, meta: Meta) -> Tensor:
     """Sum a gradient over broadcast axes and cast it to the operand's dtype."""
-    if grad.shape != meta.shape:
-        grad = OPS["sum_to"](grad, shape=meta.shape)
-    return grad if grad.dtype == meta.dtype else OPS["astype"](grad, dtype=meta.dtype)
+    if not isinstance(grad, Tensor):
+        raise GraphError(f"{node.plan.op.name}: its vjp returned a {type(grad).__name__} where a tensor was due")
+    fit: Tensor = grad if grad.shape == meta.shape else OPS["sum_to"](grad, shape=meta.shape)
+    return fit if fit.dtype == meta.dtype else OPS["astype"](fit, dtype=meta.dtype)
 
 
 def _run(
-    outputs: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    targets: Sequence[Tensor] | None,
-    retain_graph: bool,
-    create_graph: bool,
-    stop: bool = False,
-) -> _Engine:
-    engine = _Engine(retain_graph or create_graph, targets, stop)
+    heads: list[tuple[Edge, Tensor]], wanted: Mapping[Edge, Tensor], retain_graph: bool, create_graph: bool, stop: bool
+) -> tuple[Leaves, Found]:
     before, mode.enabled = mode.enabled, create_graph  # `with grad_mode` would take a microsecond
     try:
-        for output, grad in zip(outputs, grads, strict=True):
-            engine.send(_edge(output), _seed(output, grad))
-        engine.run()
+        return engine(heads, wanted, retain_graph or create_graph, stop)
     finally:
         mode.enabled = before
-    return engine
+
+
+def _head(output: Tensor, grad: Tensor | None) -> tuple[Edge, Tensor]:
+    return output._edge or output, _seed(output, grad)
 
 
 def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
@@ -317,8 +339,8 @@ def backward(
     retain_graph: keep the graph for another pass. create_graph: record the pass itself (for higher derivatives).
     Raises GraphError when there is no graph, it was freed, or a saved operand was overwritten.
     """
-    engine = _run([output], [grad], None, retain_graph, create_graph)
-    for leaf, found in engine.leaves.values():
+    leaves, _ = _run([_head(output, grad)], {}, retain_graph, create_graph, False)
+    for leaf, found in leaves.values():
         if recording.now.recorder is not None:
             recording.now.recorder.leaf(leaf)
         if leaf.grad is not None:
@@ -347,13 +369,11 @@ def gradients(
     >>> gradients((x * x).sum(), [x])
     [tensor([2., 4.])]
     """
-    heads = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    engine = _run(heads, grads or [None] * len(heads), inputs, retain_graph, create_graph, stop)
-    found: list[Tensor | None] = []
-    for x in inputs:
-        leaf = engine.leaves.get(id(x))
-        found.append((leaf[1] if leaf else None) if x._edge is None else engine.found.get(x._edge))
-    return found
+    ends = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    heads = [_head(x, grad) for x, grad in zip(ends, grads or [None] * len(ends), strict=True)]
+    wanted = {x._edge: x for x in inputs if x._edge is not None}
+    leaves, found = _run(heads, wanted, retain_graph, create_graph, stop)
+    return [leaves.get(id(x), (x, None))[1] if x._edge is None else found.get(x._edge) for x in inputs]
 
 
 def value_and_grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Tensor, Any]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from dlcore import autograd, dtypes, recording, settings
 from dlcore import tensor as tensor_module
-from dlcore.autograd import mode, record, what_to_save
+from dlcore.autograd import mode, record
 from dlcore.errors import BackendError, DeviceError, DlcoreError, DTypeError, KernelError, ShapeError
 from dlcore.op import Op
 from dlcore.signature import Dims, Shape
@@ -264,7 +264,8 @@ def apply(op: Op, *operands: Any, **attrs: Any) -> Any:
     if backend is None:
         backend = default_backend()
     if attrs:
-        key += attrs.items()
+        key += attrs
+        key += attrs.values()
         key += map(type, attrs.values())  # 1, 1.0 and True are equal
     kind = tuple(key)
     try:
@@ -488,14 +489,14 @@ def _enter(function: Callable[..., Any]) -> None:
 
 
 def _take_shortcut() -> None:
-    """Let the extension, if it is there, run the calls whose plan is known, as `apply` would run them."""
+    """Let the extension, if it is there, run calls whose plan is known as `apply` would, and backward passes."""
     try:
         from dlcore import _C
     except ImportError:
         return
-    classes = Op, Tensor, autograd.Node, Plan, autograd.Saves
     try:
-        _enter(_C.shortcut(*classes, mode, autograd.clock, _listeners, what_to_save, apply))
+        _enter(_C.shortcut(Op, Tensor, Plan, autograd, _listeners, apply))
+        autograd.engine = _C.walk
     except AttributeError as error:
         raise KernelError(f"the C++ extension is an older build, make it anew ({error})") from None
 

@@ -1,4 +1,4 @@
-"""The extension's way through an op does what `dispatch.apply` does."""
+"""The extension's ways through an op and a backward pass do what `dispatch.apply` and `autograd.walk` do."""
 
 import gc
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 import dlcore as dl
 from dlcore import autograd, dispatch, testing
-from dlcore.errors import DeviceError, DTypeError, ShapeError
+from dlcore.errors import DeviceError, DlcoreError, DTypeError, GraphError, ShapeError
 from dlcore.op import OPS, Op
 
 CASES = [pytest.param(op, s, id=f"{op.name}-{i}") for op in OPS.values() for i, s in enumerate(testing.samples(op))]
@@ -152,5 +152,115 @@ def test_calls_leak_nothing():
     for _ in range(1000):
         x * 2.5
         dl.sum(x, axis=0)
+    gc.collect()
+    assert all(abs(sys.getrefcount(o) - b) < 10 for o, b in zip(held, before, strict=True))
+
+
+# ---- backward passes
+
+
+@pytest.fixture(params=["walk", "extension"])
+def engine(request, monkeypatch):
+    """Backward passes by `autograd.walk`, and by the extension's."""
+    if request.param == "walk":
+        monkeypatch.setattr(autograd, "engine", autograd.walk)
+    return autograd.engine
+
+
+def test_the_extension_walks():
+    assert autograd.engine is not autograd.walk
+
+
+DIFFERENTIABLE = [c for c in CASES if c.values[0].gradient_rules]
+
+
+@pytest.mark.parametrize(("op", "s"), DIFFERENTIABLE)
+def test_it_finds_the_gradients_that_walk_finds(op: Op, s, monkeypatch):
+    _, operands = testing.call(op, testing.arrays(op, s, np.float32), s.attrs, "cpu", requires_grad=True)
+    found = []
+    for engine in (autograd.engine, autograd.walk):
+        monkeypatch.setattr(autograd, "engine", engine)
+        outputs = [y for y in outputs_of(op, operands, s.attrs) if y.requires_grad]
+        leaves = [x for x in operands if isinstance(x, dl.Tensor) and x.requires_grad]
+        grads = autograd.gradients(outputs, leaves, [dl.ones_like(y) for y in outputs]) if outputs else []
+        found.append([None if g is None else (g.shape, g.dtype, np.asarray(g).tobytes()) for g in grads])
+    assert found[0] == found[1]
+
+
+def test_gradients_of_results_in_between_and_an_end_there(engine):
+    x = dl.tensor([1.0, 2.0], device="cpu", requires_grad=True)
+    y = x * x
+    z = y * y
+    dx, dy = autograd.gradients((z + y).sum(), [x, y], retain_graph=True)
+    assert (dy.tolist(), dx.tolist()) == ([3, 9], [6, 36])
+    beyond, at = autograd.gradients((z + y).sum(), [x, y], stop=True)
+    assert (beyond, at.tolist()) == (None, [3, 9])
+
+
+def test_second_derivatives(engine):
+    x = dl.tensor([2.0], device="cpu", requires_grad=True)
+    (dx,) = autograd.gradients((x * x * x).sum(), [x], create_graph=True)
+    assert autograd.gradients(dx, [x])[0].tolist() == [12]
+
+
+def test_checkpoints_run_again(engine):
+    x = dl.tensor([2.0], device="cpu", requires_grad=True)
+    autograd.checkpoint(lambda v: v * v * v, x).sum().backward()
+    assert x.grad.tolist() == [12]
+
+
+def test_a_freed_graph_and_an_overwritten_operand_are_refused(engine):
+    x = dl.tensor([2.0], device="cpu", requires_grad=True)
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(GraphError, match="freed"):
+        y.backward()
+    y = (x * x).sum()
+    x.assign(3.0)
+    with pytest.raises(GraphError, match="overwritten"):
+        y.backward()
+
+
+@pytest.mark.parametrize(
+    ("vjp", "error"),
+    [
+        ({"x": lambda g: g + object()}, "add: cannot take"),
+        ({"x": lambda g: 2.0}, "twice: its vjp returned a float where a tensor was due"),
+        (lambda g: (g, g, g), "twice: its vjp returned 3 gradients for 1 operands"),
+    ],
+    ids=["raises", "no tensor", "too many"],
+)
+def test_errors_of_vjps_pass_through(engine, vjp, error):
+    twice = Op("twice", "x[...] -> y[...]", lambda xp, x: x + x, vjp=vjp)
+    x = dl.tensor([2.0], device="cpu", requires_grad=True)
+    with pytest.raises(DlcoreError, match=error):
+        twice(x).sum().backward()
+    (x * x).sum().backward()
+    assert x.grad.tolist() == [4]
+
+
+def test_a_graph_100_000_nodes_deep(engine):
+    x = y = dl.tensor([1.0], device="cpu", requires_grad=True)
+    for _ in range(100_000):
+        y = y + x
+    y.sum().backward()
+    assert x.grad.tolist() == [100_001]
+
+
+def test_passes_leak_nothing():
+    x = dl.ones(3, device="cpu").detach(requires_grad=True)
+    held = [x, x._array, x._meta, x._backend, (x * 2.5)._edge[0].plan, None]
+
+    def work():
+        x.grad = None
+        (x * x + x).sum(axis=0).backward()
+        autograd.gradients((x * x).sum(), [x])
+
+    for _ in range(3):
+        work()
+    gc.collect()
+    before = [sys.getrefcount(o) for o in held]
+    for _ in range(1000):
+        work()
     gc.collect()
     assert all(abs(sys.getrefcount(o) - b) < 10 for o, b in zip(held, before, strict=True))
