@@ -52,7 +52,7 @@ class Call {
         backend_ = backend;
         pass(house->t_array.of(x));
         kind = house->t_meta.of(x);
-        if (kind == Py_None) return false;
+        if (kind == Py_None) kind = owned(PyObject_CallMethodNoArgs(x, house->find_meta.ptr())).ptr();  // which x keeps
         if (truth(house->t_requires_grad.of(x))) wanted_ |= 1u << i;
       } else if (x == Py_None || PyFloat_CheckExact(x) || PyLong_CheckExact(x) || PyBool_Check(x)) {
         pass(x);

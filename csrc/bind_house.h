@@ -55,7 +55,8 @@ struct House {
   Slot s_edges{saves, "edges"}, s_inputs{saves, "inputs"}, s_outputs{saves, "outputs"}, s_rules{saves, "rules"};
 
   py::object plans = interned("plans"), enabled = interned("enabled"), check = interned("check"),
-             release = interned("release"), share_version = interned("_share_version");
+             find_meta = interned("_find_meta"), release = interned("release"),
+             share_version = interned("_share_version");
   py::int_ zero = py::int_(0);
   py::dict nothing = {};  // in the place of every empty one
 };

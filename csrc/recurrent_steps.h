@@ -142,7 +142,7 @@ class StepPlan {
         by_rows(of.rows >= num_threads() * (weights() * Index(sizeof(T)) <= kFewWeights ? kRowsNear : kRowsFar)),
         limit(threads()),
         w_size_(in_place ? 0 : K * blocks * columns()),
-        a_size_(of.rows * K),
+        a_size_(of.rows == 1 ? 0 : of.rows * K),
         scratch_(sizeof(T) * size_t(w_size_ + 2 * a_size_ + of.rows * (blocks * columns() + limit * kPad))) {}
 
   // Of thread tid, which owns units from u, and rows from n on. Threads that own sequences share the weights.
@@ -197,9 +197,11 @@ class StepPart {
     if (plan_.by_rows) team().barrier();
   }
 
-  // Of rows [N,K], those of the own sequences and units, for the product of a step.
-  void pack(const T* from, Index turn) const {
+  // Packs of rows [N,K] those of the own sequences and units; returns what the product of a step reads when all threads
+  // have done so. A single row is there already.
+  const T* pack(const T* from, Index turn) const {
     const Index K = plan_.K;
+    if (plan_.of.rows == 1) return from;
     T* const to = plan_.made(turn, rows_.begin);
     for (Index i = 0; i < panels_.count; ++i) {
       const Index n = panels_.begin(i), height = panels_.size(i);
@@ -207,6 +209,7 @@ class StepPart {
         pack_panel(from + (rows_.begin + n) * K + k, K, 1, int(height), units_.end - units_.begin,
                    to + n * K + k * height, int(height));
     }
+    return to;
   }
 
   void clear() const { __builtin_memset(product_, 0, size_t((rows_.end - rows_.begin) * ld_) * sizeof(T)); }
@@ -221,9 +224,8 @@ class StepPart {
     }
   }
 
-  void multiply(Range group, Index turn, bool add) const {
+  void multiply(Range group, const T* a, bool add) const {
     const Index width = plan_.width, K = plan_.K, own = units_.end - units_.begin;
-    const T* const a = plan_.made(turn, rows_.begin);
     const T* b = w_;
     for (Index q = 0; q < plan_.blocks; ++q)
       for (Index u = 0; u < own; u += width, b += width * K) {
@@ -289,8 +291,9 @@ void take_steps(const Cell& cell) {
   const StepPlan<T> plan(p, Cell::kGrad, Cell::kGates);
   const auto job = [&](int tid, int nt) {
     const StepPart<T> part(plan, tid, nt);
+    const T* rows = nullptr;  // of the next product
     const auto publish = [&](const T* made, Index turn) {
-      part.pack(made, turn);
+      rows = part.pack(made, turn);
       if (!plan.by_rows) team().barrier();
     };
     const T* const first = cell.first();
@@ -300,17 +303,17 @@ void take_steps(const Cell& cell) {
     if (first != nullptr) packs ? publish(first, 0) : part.multiply_in_place(first);
     for (Index k = 0; k < p.steps; ++k) {
       const Step step = step_of(p, Cell::kGrad ? p.steps - 1 - k : k, k == 0);
-      part.each_group([&](Range group, Range rows) {
-        if (k > 0 || (first != nullptr && packs)) part.multiply(group, k, cell.keeps());
-        for (Index n = rows.begin; n < rows.end; ++n)
+      part.each_group([&](Range group, Range sequences) {
+        if (rows != nullptr) part.multiply(group, rows, cell.keeps());
+        for (Index n = sequences.begin; n < sequences.end; ++n)
           cell.row(step, n, p.lengths != nullptr && p.lengths[n] <= step.now, part.owned(n));
       });
       if (k + 1 < p.steps || cell.rest() != nullptr) publish(cell.made(step), k + 1);
     }
     if (cell.rest() == nullptr) return;
-    part.each_group([&](Range group, Range rows) {
-      part.multiply(group, p.steps, cell.keeps());
-      for (Index n = rows.begin; n < rows.end; ++n)
+    part.each_group([&](Range group, Range sequences) {
+      part.multiply(group, rows, cell.keeps());
+      for (Index n = sequences.begin; n < sequences.end; ++n)
         part.owned(n).each([&](auto u, const T* s) { u.put(cell.rest() + n * p.units, load(s)); });
     });
   };

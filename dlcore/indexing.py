@@ -24,8 +24,10 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
     Raises IndexRangeError for an integer out of range (arrays: see `check`), ShapeError for a mask that does not fit,
     DTypeError for an entry that is no index, ArgumentError for a slice of step 0.
     """
+    if shape and type(index) in (int, slice):  # one that needs none of the below
+        return (_checked(index, shape[0], 0) if type(index) is int else _slice(index), "..."), []
     entries = list(index) if isinstance(index, tuple) else [index]
-    if not any(e is Ellipsis for e in entries):
+    if not [e for e in entries if e is Ellipsis]:
         entries.append(Ellipsis)
     key: list[Any] = []
     arrays: list[Any] = []
@@ -34,9 +36,7 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
         if entry is None or entry is Ellipsis:
             key.append(None if entry is None else "...")
         elif isinstance(entry, slice):
-            if entry.step == 0:
-                raise ArgumentError("the step of a slice must not be 0")
-            key.append(("slice", *(_bound(v) for v in (entry.start, entry.stop, entry.step))))
+            key.append(_slice(entry))
         elif isinstance(entry, (int, np.integer)) and not isinstance(entry, bool):
             key.append(_checked(int(entry), shape[axis], axis))
         else:
@@ -48,7 +48,7 @@ def encode(index: Any, shape: Sequence[int]) -> tuple[Key, list[Any]]:
 
 def decode(key: Key, arrays: Sequence[Any]) -> tuple[Any, ...]:
     """The index that NumPy-like arrays take."""
-    return tuple(_decoded(entry, arrays) for entry in key)
+    return tuple([_decoded(entry, arrays) for entry in key])
 
 
 def array_axes(key: Key, rank: int) -> list[int]:
@@ -81,7 +81,7 @@ def _axes(entries: list[Any], rank: int) -> list[int]:
     used = sum(widths)
     if used > rank:
         raise IndexRangeError(f"{used} indices for {rank} dimensions")
-    if sum(e is Ellipsis for e in entries) > 1:
+    if len([e for e in entries if e is Ellipsis]) > 1:
         raise IndexRangeError("an index holds at most one '...'")
     axes, at = [], 0
     for entry, width in zip(entries, widths, strict=True):
@@ -93,8 +93,16 @@ def _axes(entries: list[Any], rank: int) -> list[int]:
 def _width(entry: Any) -> int:
     if entry is None or entry is Ellipsis:
         return 0
+    if type(entry) in (int, slice):
+        return 1
     dtype = getattr(entry, "dtype", None)
     return len(entry.shape) if dtype == np.bool_ else 1
+
+
+def _slice(entry: slice) -> tuple[Any, ...]:
+    if entry.step == 0:
+        raise ArgumentError("the step of a slice must not be 0")
+    return "slice", _bound(entry.start), _bound(entry.stop), _bound(entry.step)
 
 
 def _bound(value: Any) -> int | None:

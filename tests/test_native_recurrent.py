@@ -59,7 +59,7 @@ def test_agrees_with_the_reference_in_float64(kind, size, dtype, isa):
 
 @pytest.mark.parametrize("optional", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("size", [(5, 2, 3, 20), (5, 13, 3, 37), (5, 60, 3, 9)])
+@pytest.mark.parametrize("size", [(5, 1, 3, 20), (5, 2, 3, 20), (5, 13, 3, 37), (5, 60, 3, 9)])
 @pytest.mark.parametrize("kind", GATES)
 def test_ragged_sequences_in_both_directions(kind, size, reverse, optional):
     for name, operands in calls(kind, size, np.float32, ragged=True, optional=optional).items():

@@ -57,7 +57,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> matmul(dl.ones((2, 3)), dl.ones((3, 4))).shape
     (2, 4)
     """
-    left, right = np.ndim(a), np.ndim(b)
+    left, right = (x.ndim if isinstance(x, Tensor) else np.ndim(x) for x in (a, b))
     if left == 0 or right == 0:
         raise ShapeError("matmul: a scalar is no matrix; use a * b")
     y: Tensor = _matmul(_reshaped(a, (1, -1)) if left == 1 else a, _reshaped(b, (-1, 1)) if right == 1 else b)

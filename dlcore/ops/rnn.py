@@ -94,10 +94,10 @@ def taken(wanted: bool, *gradients: Any) -> list[Any]:
 
 def recurrent_gradient(dz: Tensor, h: Tensor, h0: Tensor | None, reverse: bool) -> Tensor:
     """Gradient of `w_hh[G,H]` from those of its products `dz[T,N,G]` with the states before each step."""
-    later, earlier, first = (dz[:-1], h[1:], dz[-1]) if reverse else (dz[1:], h[:-1], dz[0])
+    later, earlier = (dz[:-1], h[1:]) if reverse else (dz[1:], h[:-1])
     if h0 is None:
         return rows(later).mT @ rows(earlier)
-    from_start = first.mT @ h0
+    from_start = dz[-1 if reverse else 0].mT @ h0
     return from_start if dz.shape[0] == 1 else from_start + rows(later).mT @ rows(earlier)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dlcore import _C, dtypes, indexing
 from dlcore.backends.cpu.conv import ready
+from dlcore.backends.cpu.views import refuse_arrays
 from dlcore.dispatch import Call, implement
 from dlcore.indexing import Key
 from dlcore.signature import Shape
@@ -99,10 +100,6 @@ def getitem_grad(g: Array, ids: Array, *, index: Key, shape: Shape) -> Array:
     return _added(_C.scatter_add_rows, None, ids, g, shape, axis)
 
 
-def _refuse_arrays(call: Call) -> str | None:
-    return "no kernel for arrays" if any(map(indexing.is_array, call.attrs["index"])) else None
-
-
 def _range_of_axis(index: Key, shape: Shape) -> tuple[int, int] | None:
     """The axis and the start of `x[:, a:b]` and its like, if they take all of every other axis."""
     parts = [i for i, entry in enumerate(index) if entry not in (("slice", None, None, None), "...")]
@@ -114,7 +111,7 @@ def _range_of_axis(index: Key, shape: Shape) -> tuple[int, int] | None:
     return (axis, start) if step == 1 else None
 
 
-@implement("getitem_grad", "cpu", "slices", refuse=_refuse_arrays)
+@implement("getitem_grad", "cpu", "slices", refuse=refuse_arrays)
 def getitem_grad_of_slices(g: Array, *, index: Key, shape: Shape) -> Array:
     """`g[R...] -> dx[S...]`; on memory from the cache, where fresh zeros of many pages cost several times as much."""
     out: Array = _C.empty(shape, g.dtype)

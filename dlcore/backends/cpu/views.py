@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import _C
-from dlcore.dispatch import implement
+from dlcore import _C, indexing
+from dlcore.dispatch import Call, implement
 from dlcore.signature import Shape
 
 Array = np.ndarray[Any, Any]
@@ -25,3 +25,15 @@ def reshape(x: Array, *, shape: Shape) -> Array:
 def permute_dims(x: Array, *, axes: tuple[int, ...]) -> Array:
     """Axes in another order."""
     return x.transpose(axes)
+
+
+def refuse_arrays(call: Call) -> str | None:
+    """Takes integers, slices and new axes."""
+    return "no kernel for arrays" if any(map(indexing.is_array, call.attrs["index"])) else None
+
+
+@implement("getitem", "cpu", refuse=refuse_arrays)
+def getitem(x: Array, *, index: indexing.Key) -> Array:
+    """A view."""
+    view: Array = x[indexing.decode(index, ())]
+    return view
