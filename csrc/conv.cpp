@@ -93,30 +93,32 @@ struct Job {
 template <class T>
 constexpr ConvMicro<T> micro = make_conv_micro<T>();
 
-// All features of the pixels of one panel; `tile` is complete but for a, c and bias, which are those of feature 0.
+// Where the vectors of a panel's pixels go, for feature 0; whole: they do so as vectors.
 template <class T>
-DL_INLINE void run_panel(const Panels& panels, ConvTile<T> tile, Pixels pixels, const Pieces<T>* pieces,
-                         Index per_image, const Target<T>& target) {
+struct Goal {
+  T* at[kTileVectors];
+  bool whole;
+};
+
+// All features of the pixels of one panel; `tile`, which it changes, is complete but for a, c and bias, which are those
+// of feature 0. No struct is copied on the way: a load of several fields just stored waits until every store before
+// them is in the cache, results on their way to memory among them.
+template <class T>
+DL_INLINE void run_panel(const Panels& panels, ConvTile<T>& tile, Pixels pixels, const Goal<T>& goal, Index per_image,
+                         const Target<T>& target) {
   constexpr int W = lanes<T>;
   const int vectors = (pixels.count + W - 1) / W;
-  bool whole = pixels.count == vectors * W;
-  Target<T> to = target;
-  T* at[kTileVectors];
-  for (int v = 0; v < vectors; ++v) {
-    at[v] = target.base + pieces[v].image * target.image_step + pieces[v].pixel;
-    whole = whole && pieces[v].pixel + W <= per_image;
-  }
   alignas(64) T buffer[kTileRows * kPanelPixels<T>];
-  tile.c_step = whole ? target.feature_step : kPanelPixels<T>;
+  tile.c_step = goal.whole ? target.feature_step : kPanelPixels<T>;
   for (Index i = 0; i < panels.count; i += tile.panels) {
     const int rows = panels.size(i);
+    const Index first = panels.begin(i) * target.feature_step;
     tile.panels = 1;
-    while (whole && i + tile.panels < panels.count && panels.size(i + tile.panels) == rows) ++tile.panels;
-    if (!whole && tile.add) move_tile<T, false>(buffer, rows, pixels, per_image, to);
-    for (int v = 0; v < vectors; ++v) tile.c[v] = whole ? at[v] + panels.begin(i) * tile.c_step : buffer + v * W;
+    while (goal.whole && i + tile.panels < panels.count && panels.size(i + tile.panels) == rows) ++tile.panels;
+    if (!goal.whole && tile.add) move_tile<T, false>(buffer, rows, pixels, per_image, target, first);
+    for (int v = 0; v < vectors; ++v) tile.c[v] = goal.whole ? goal.at[v] + first : buffer + v * W;
     micro<T>.run[vectors][rows](tile);
-    if (!whole) move_tile<T, true>(buffer, rows, pixels, per_image, to);
-    to.base += rows * to.feature_step;
+    if (!goal.whole) move_tile<T, true>(buffer, rows, pixels, per_image, target, first);
     tile.a += tile.panels * rows * tile.channels * tile.taps;
     if (tile.bias != nullptr) tile.bias += tile.panels * rows;
   }
@@ -143,43 +145,99 @@ void run_depthwise(const Job<T>& job, const Pass& pass, const Unit& unit, const 
     }
 }
 
+// The pixels of a pass, of all images of a unit, by some channels.
+template <class T>
+struct Block {
+  const Job<T>& job;
+  const Pass& pass;
+  Index rows, cols, images;
+  Index channels;
+  const T *planes, *a, *bias;  // of the channels; the bias only with the first
+  bool add;
+
+  DL_INLINE Index per_image() const { return rows * cols; }
+  DL_INLINE Index channel_step() const { return job.p.ys.planes * job.p.xs.planes * job.d.plane; }
+  DL_INLINE ConvTile<T> tile(const Index* offset, Index b_step) const {
+    return {channels, pass.taps, a, {}, b_step, offset, {}, 0, bias, add, 1};
+  }
+};
+
+// Vectors that lie in several places are packed.
+template <class T>
+void run_block(const Block<T>& block, T* panel, const Target<T>& target) {
+  constexpr int W = lanes<T>;
+  const Job<T>& job = block.job;
+  const Index pixels = block.images * block.per_image(), taps = block.pass.taps,
+              *offset = job.passes.offset(block.pass);
+  const Panels panels((pixels + W - 1) / W, kTileVectors);
+  Walk walk(block.rows, block.cols, job.p.xs.places, job.d.image);
+  for (Index i = 0; i < panels.count; ++i) {
+    const Index begin = panels.begin(i) * W;
+    const int vectors = panels.size(i);
+    const Pixels some{begin, int(smaller<Index>(vectors * W, pixels - begin))};
+    Pieces<T> pieces[kTileVectors];
+    Goal<T> goal{{}, some.count == vectors * W};
+    bool direct = true;
+    for (int v = 0; v < vectors; ++v) {
+      walk.take(smaller(W, some.count - v * W), &pieces[v]);
+      direct = direct && pieces[v].count == 1;
+      goal.whole = goal.whole && pieces[v].pixel + W <= block.per_image();
+      goal.at[v] = target.base + pieces[v].image * target.image_step + pieces[v].pixel;
+    }
+    ConvTile<T> tile = block.tile(direct ? offset : job.passes.packed_offset(),
+                                  direct ? block.channel_step() : taps * kPanelPixels<T>);
+    for (int v = 0; v < vectors; ++v) {
+      if (!direct)
+        pack_patches(block.planes, block.channels, block.channel_step(), offset, taps, pieces[v], panel + v * W);
+      tile.b[v] = direct ? block.planes + pieces[v].from[0] : panel + v * W;
+    }
+    run_panel(job.weights.panels(), tile, some, goal, block.per_image(), target);
+  }
+}
+
+// The same where every row follows the one before: image by image, nothing is packed.
+template <class T>
+void run_joined(const Block<T>& block, const Target<T>& target) {
+  constexpr int W = lanes<T>;
+  const Index per_image = block.per_image();
+  const Panels panels((per_image + W - 1) / W, kTileVectors);
+  for (Index n = 0; n < block.images; ++n)
+    for (Index i = 0; i < panels.count; ++i) {
+      const Index begin = panels.begin(i) * W;
+      const int vectors = panels.size(i);
+      const Pixels some{n * per_image + begin, int(smaller<Index>(vectors * W, per_image - begin))};
+      Goal<T> goal{{}, some.count == vectors * W};
+      ConvTile<T> tile = block.tile(block.job.passes.offset(block.pass), block.channel_step());
+      for (int v = 0; v < vectors; ++v) {
+        goal.at[v] = target.base + n * target.image_step + begin + v * W;
+        tile.b[v] = block.planes + n * block.job.d.image + begin + v * W;
+      }
+      run_panel(block.job.weights.panels(), tile, some, goal, per_image, target);
+    }
+}
+
 template <class T>
 void run_pass(const Job<T>& job, const Unit& unit, Index index, const Space<T>& space, const Target<T>& target) {
   const Correlation<T>& p = job.p;
   const Pass& pass = job.passes[index];
-  const T* a = job.weights.pass(unit.group, pass);
-  const T* bias = p.bias == nullptr ? nullptr : p.bias + unit.group * p.features;
-  if (p.channels == 1 && p.features == 1) return run_depthwise(job, pass, unit, a, bias, space.planes, target);
-  const Index rows = smaller(unit.rows, pass.rows - unit.row), cols = pass.cols, pixels = unit.images * rows * cols;
-  const Panels blocks((pixels + lanes<T> - 1) / lanes<T>, kTileVectors);
+  const T* const weights = job.weights.pass(unit.group, pass);
+  const T* const bias = p.bias == nullptr ? nullptr : p.bias + unit.group * p.features;
+  if (p.channels == 1 && p.features == 1) return run_depthwise(job, pass, unit, weights, bias, space.planes, target);
   const Index step = channels_per_block(p.channels, pass.taps);
-  const Index channel_step = p.ys.planes * p.xs.planes * job.d.plane;
   for (Index c0 = 0; c0 < p.channels; c0 += step) {
-    const T* planes = space.planes + c0 * channel_step;
-    ConvTile<T> tile{smaller(step, p.channels - c0), pass.taps, a, {}, 0, nullptr, {}, 0,
-                     c0 > 0 ? nullptr : bias,        c0 > 0,    1};
-    Walk walk(rows, cols, p.xs.places, job.d.image);
-    for (Index i = 0; i < blocks.count; ++i) {
-      const Index begin = blocks.begin(i) * lanes<T>;
-      const int vectors = blocks.size(i);
-      const Pixels some{begin, int(smaller<Index>(vectors * lanes<T>, pixels - begin))};
-      Pieces<T> pieces[kTileVectors];
-      bool direct = true;
-      for (int v = 0; v < vectors; ++v) {
-        walk.take(smaller(lanes<T>, some.count - v * lanes<T>), &pieces[v]);
-        direct = direct && pieces[v].count == 1;
-      }
-      for (int v = 0; v < vectors; ++v) {
-        if (!direct)
-          pack_patches(planes, tile.channels, channel_step, job.passes.offset(pass), pass.taps, pieces[v],
-                       space.panel + v * lanes<T>);
-        tile.b[v] = direct ? planes + pieces[v].from[0] : space.panel + v * lanes<T>;
-      }
-      tile.b_step = direct ? channel_step : pass.taps * kPanelPixels<T>;
-      tile.offset = direct ? job.passes.offset(pass) : job.passes.packed_offset();
-      run_panel(job.weights.panels(), tile, some, pieces, rows * cols, target);
-    }
-    a += tile.channels * pass.taps * p.features;
+    Block<T> block{job,
+                   pass,
+                   smaller(unit.rows, pass.rows - unit.row),
+                   pass.cols,
+                   unit.images,
+                   smaller(step, p.channels - c0),
+                   nullptr,
+                   weights + c0 * pass.taps * p.features,
+                   c0 > 0 ? nullptr : bias,
+                   c0 > 0};
+    block.planes = space.planes + c0 * block.channel_step();
+    if (p.xs.places == pass.cols) run_joined(block, target);
+    else run_block(block, space.panel, target);
   }
 }
 
@@ -254,9 +312,19 @@ void correlate(const Correlation<T>& p) {
       width);
 }
 
+// Whether each column of taps has a plane of its own: rows follow each other there, so that vectors go on from one to
+// the next and nothing is packed. Many planes would not stay near; short rows are worth more of them.
+template <class T>
+DL_INLINE bool apart(const Correlation<T>& p) {
+  constexpr Index kFewPlanes = 24;
+  return p.features > 1 && p.channels * p.xs.kernel <= (p.xs.results < 2 * lanes<T> ? 2 : 1) * kFewPlanes;
+}
+
 template <class T>
 void forward(const Conv2d& c, const T* x, const T* w, const T* b, T* y) {
-  correlate(forward_correlation(c, x, w, b, y));
+  Correlation<T> p = forward_correlation(c, x, w, b, y);
+  if (apart(p)) p.xs = axis_of_taps(c.W, c.Q, c.KW, c.stride[1], c.dilation[1], c.padding[1]);
+  correlate(p);
 }
 
 template <class T>

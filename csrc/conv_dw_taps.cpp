@@ -42,6 +42,8 @@ struct Taps {
   Index x_run;
   T* sums;
   Index sum_step;
+  const T* ahead;  // dy as it will be needed next,
+  Index to_fetch;  // and of how many features it is fetched meanwhile
 };
 
 template <class T, int Features, int Count>
@@ -65,8 +67,10 @@ void add_taps(const Taps<T>& given) {
   };
   const Index rest = t.length % W, whole = t.length - rest;
   for (Index y = 0, at = 0, in_x = 0; y < t.runs; ++y, at += t.dy_run, in_x += t.x_run) {
-    for (Index i = 0; i < whole; i += W)
+    for (Index i = 0; i < whole; i += W) {
+      for (Index m = 0; m < t.to_fetch; ++m) __builtin_prefetch(t.ahead + m * t.dy_step + at + i, 0, 2);
       add(at + i, in_x + i, [](const T* p) DL_INLINE_LAMBDA { return load_once(p); });
+    }
     if (rest > 0) add(at + whole, in_x + whole, [&](const T* p) DL_INLINE_LAMBDA { return load(p, rest); });
   }
   static_for<Features>([&](auto m) DL_INLINE_LAMBDA {
@@ -120,12 +124,16 @@ struct Layout {
   DL_INLINE Index offset(Index tap) const { return offset_of(xs, ys.tap(0, tap / p.KW), xs.tap(0, tap % p.KW), plane); }
 };
 
-// Adds the terms of some rows to the sums of some features.
+// Adds the terms of some rows to the sums of some features. dy comes into L1 for the first taps; the others leave time
+// to fetch what follows, from t.ahead on, into L2.
 template <class T>
 void add_rows(const Layout<T>& l, Taps<T> t, int features) {
+  const Index others = (l.taps - 1) / kTaps;
   for (Index tap = 0, some; tap < l.taps; tap += some, t.offset += some, t.sums += some * lanes<T>) {
     const bool many = features == 1 && l.taps - tap >= kManyTaps;
     some = many ? kManyTaps : smaller<Index>(kTaps, l.taps - tap);
+    t.ahead += t.to_fetch * t.dy_step;
+    t.to_fetch = tap == 0 ? 0 : features * (tap / kTaps) / others - features * (tap / kTaps - 1) / others;
     (many ? add_taps_of<T>.many : add_taps_of<T>.run[features][some])(t);
   }
 }
@@ -157,12 +165,14 @@ void add_chunk(const Layout<T>& l, const T* x, const T* dy, const Offsets<T>& of
       fill_planes(l.ys, l.xs, image, 1, row, l.plane_rows(), planes);
       const Index rows = smaller(l.rows, p.P - row);
       const bool joined = l.xs.places == p.Q;  // rows are as long in planes as in dy
+      const Index next_rows = (row + l.rows < p.P ? row + l.rows : p.groups * l.features * p.P) * p.Q;
       int some = kFeatures;
       for (Index m = begin; m < end; m += some) {
         while (some > end - m) some /= 2;
+        const T* const ahead = from + (m + some < end ? (m + some) * pixels + row * p.Q : begin * pixels + next_rows);
         add_rows(l,
                  {joined ? 1 : rows, joined ? rows * p.Q : p.Q, from + m * pixels + row * p.Q, pixels, p.Q, planes,
-                  offsets.data(), l.xs.places, sums + m * l.sums(), l.sums()},
+                  offsets.data(), l.xs.places, sums + m * l.sums(), l.sums(), ahead, 0},
                  some);
       }
     }

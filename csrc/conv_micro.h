@@ -27,19 +27,30 @@ struct ConvTile {
   Index panels;  // of `rows` features each, one after the other in a, c and bias
 };
 
+// f(m, v, address) for every vector of a tile's results: one pointer goes from row to row.
+template <int Rows, int Vectors, class T, class F>
+DL_INLINE void each_result(const ConvTile<T>& tile, Index row, const F& f) {
+  T* to = tile.c[0] + row * tile.c_step;
+  Index off[Vectors];
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { off[v] = tile.c[v] - tile.c[0]; });
+  static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { f(m, v, to + off[v]); });
+    to += tile.c_step;
+    asm("" : "+r"(to));
+  });
+}
+
 template <class T, int Rows, int Vectors>
 DL_INLINE const T* multiply_panel(const ConvTile<T>& tile, const T* a, const T* bias, Index row) {
   vec<T> sum[Rows][Vectors];
   const T* b[Vectors];
-  T* c[Vectors];
-  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v], c[v] = tile.c[v] + row * tile.c_step; });
+  static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] = tile.b[v]; });
   static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
     const vec<T> start = bias == nullptr ? vec<T>{} : broadcast(bias[row + m]);
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-      sum[m][v] = start;
-      if (tile.add) __builtin_prefetch(c[v] + m * tile.c_step, 1);
-    });
+    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { sum[m][v] = start; });
   });
+  if (tile.add)
+    each_result<Rows, Vectors>(tile, row, [](auto, auto, T* to) DL_INLINE_LAMBDA { __builtin_prefetch(to, 1); });
   const Index *offset = tile.offset, *const end = offset + tile.taps;
   for (Index channel = 0; channel < tile.channels; ++channel) {
     for (const Index* tap = offset; tap < end; ++tap, a += Rows) {
@@ -52,12 +63,10 @@ DL_INLINE const T* multiply_panel(const ConvTile<T>& tile, const T* a, const T* 
     }
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { b[v] += tile.b_step; });
   }
-  static_for<Rows>([&](auto m) DL_INLINE_LAMBDA {
-    static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA {
-      T* const to = c[v] + m * tile.c_step;
-      store(to, tile.add ? load(to) + sum[m][v] : sum[m][v]);
-    });
-  });
+  if (tile.add)
+    each_result<Rows, Vectors>(tile, row,
+                               [&](auto m, auto v, T* to) DL_INLINE_LAMBDA { store(to, load(to) + sum[m][v]); });
+  else each_result<Rows, Vectors>(tile, row, [&](auto m, auto v, T* to) DL_INLINE_LAMBDA { store(to, sum[m][v]); });
   return a;
 }
 

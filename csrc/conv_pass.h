@@ -248,14 +248,14 @@ void pack_patches(const T* planes, Index channels, Index channel_step, const Ind
         for (int j = pieces.begin[i]; j < pieces.end[i]; ++j) out[j] = planes[offset[t] + pieces.from[i] + j];
 }
 
-// Moves a tile of `rows` features between its places and a buffer, image by image.
+// Moves a tile of `rows` features between its places and a buffer, image by image; first: elements up to the first one.
 template <class T, bool Out>
-void move_tile(T* tile, int rows, Pixels pixels, Index pixels_per_image, const Target<T>& target) {
+void move_tile(T* tile, int rows, Pixels pixels, Index pixels_per_image, const Target<T>& target, Index first) {
   constexpr int W = lanes<T>;
   for (int i = 0; i < pixels.count;) {
     const Index image = (pixels.begin + i) / pixels_per_image, pixel = (pixels.begin + i) % pixels_per_image;
     const int n = int(smaller<Index>(pixels.count - i, pixels_per_image - pixel));
-    T* to = target.base + image * target.image_step + pixel;
+    T* to = target.base + image * target.image_step + first + pixel;
     for (int m = 0; m < rows; ++m, to += target.feature_step)
       for (int j = 0; j < n; j += W) {
         const int some = smaller(W, n - j);

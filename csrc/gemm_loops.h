@@ -78,10 +78,14 @@ const MicroKernels<T>& micro_kernels();
 
 // n rows in panels of at most `tallest`, all of nearly one height: no panel is so low that it waits for its latencies.
 struct Panels {
-  Index n, count;
-  DL_INLINE Panels(Index n, Index tallest) : n(n), count((n + tallest - 1) / tallest) {}
-  DL_INLINE Index begin(Index p) const { return n * p / count; }
-  DL_INLINE int size(Index p) const { return int(begin(p + 1) - begin(p)); }
+  Index count;
+  DL_INLINE Panels(Index n, Index tallest)
+      : count((n + tallest - 1) / tallest), low_(n / larger<Index>(1, count)), taller_(n - low_ * count) {}
+  DL_INLINE Index begin(Index p) const { return p * low_ + smaller(p, taller_); }
+  DL_INLINE int size(Index p) const { return int(low_) + (p < taller_); }
+
+ private:
+  Index low_, taller_;  // the height of the last ones, and how many before them have a row more
 };
 
 // The size of all blocks of K but the last, none larger than `largest`.

@@ -1,5 +1,7 @@
 #include "pool.h"
 
+#include <type_traits>
+
 #include "isa.h"
 #include "memory.h"
 #include "parallel.h"
@@ -31,7 +33,7 @@ struct Inside {
 // ---- max
 
 DL_INLINE bool is_halving(const Pool2d& p) {
-  bool halving = p.W < Index(1) << 29;  // so that positions within two rows fit into any lane
+  bool halving = p.H * p.W < Index(1) << 30;  // so that positions fit into any lane
   for (int i = 0; i < 2; ++i) halving = halving && p.kernel[i] == 2 && p.stride[i] == 2 && p.dilation[i] == 1;
   return halving && p.padding[0] == 0 && p.padding[1] == 0 && 2 * p.P <= p.H && 2 * p.Q <= p.W;
 }
@@ -127,27 +129,49 @@ void max_pool(const Pool2d& p, const T* x, T* y, int64_t* i) {
   each_plane(p, [&](Index n) { max_plane(p, x + n * p.H * p.W, y + n * p.P * p.Q, i + n * p.P * p.Q); });
 }
 
+// Unsigned numbers as wide as T.
+template <class T>
+struct Unsigned {
+  using Lane = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  typedef Lane type __attribute__((vector_size(kVectorBytes)));
+};
+
+// The positions i[0], ..., n <= lanes of them, as far as they are from base, base + 2, ...: numbers without meaning for
+// the other lanes, and all bits for positions that no lane can hold. Only vectors are loaded and stored: a vector
+// loaded after stores of its lanes would wait until all stores before are in the cache.
+template <class T>
+DL_INLINE typename Unsigned<T>::type distances(const int64_t* i, int n, int64_t base) {
+  using Vector = typename Unsigned<T>::type;
+  constexpr int W = lanes<T>;
+  Vector steps, found;
+  for (int j = 0; j < W; ++j) steps[j] = typename Unsigned<T>::Lane(2 * j);
+  const T* const words = reinterpret_cast<const T*>(i);
+  if constexpr (sizeof(T) == 8) {
+    const vec<T> all = n == W ? load(words) : load(words, n);
+    __builtin_memcpy(&found, &all, sizeof found);
+    return found - uint64_t(base) - steps;
+  } else {  // the low halves, and the high ones, which must be 0
+    const bool whole = n == W;
+    const vec<T> a = whole ? load(words) : load(words, smaller(W, 2 * n));
+    const vec<T> b = whole ? load(words + W) : load(words + W, larger(0, 2 * n - W));
+    const vec<T> low = even_of<T>(a, b), high = odd_of<T>(a, b);
+    Vector rest;
+    __builtin_memcpy(&found, &low, sizeof found);
+    __builtin_memcpy(&rest, &high, sizeof rest);
+    return (found - uint32_t(base) - steps) | Vector(rest != Vector{});
+  }
+}
+
 // The gradients of n <= lanes windows of 2 x 2, whose first element has position `first`, to both rows of dx. whole:
 // there is room behind the second row for as many as lanes, which get zeros.
 template <class T>
 DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, int n, bool whole, Index width, T* dx) {
   constexpr int W = lanes<T>;
-  using Mask = decltype(vec<T>{} < vec<T>{});
-  using Lane = decltype(Mask{}[0] + 0);
-  Lane from[W] = {};
-  const auto find = [&](int j) DL_INLINE_LAMBDA {
-    const uint64_t distance = uint64_t(i[j]) - uint64_t(first + 2 * j);
-    from[j] = distance <= uint64_t(width + 1) ? Lane(distance) : Lane(-1);
-  };
-  if (whole)
-    for (int j = 0; j < W; ++j) find(j);
-  else
-    for (int j = 0; j < n; ++j) find(j);
-  Mask at;
-  __builtin_memcpy(&at, from, sizeof at);
+  using Lane = typename Unsigned<T>::Lane;
+  const auto at = distances<T>(i, whole ? W : n, first);
   const vec<T> g = n == W ? load(dy) : load(dy, n), zero = {};
   static_for<2>([&](auto r) DL_INLINE_LAMBDA {
-    const Mask left = Mask{} + Lane(r * width);
+    const auto left = typename Unsigned<T>::type{} + Lane(r * width);
     const vec<T> even = at == left ? g : zero, odd = at == left + 1 ? g : zero;
     store_two(dx + r * width, whole && r == 1 ? 2 * W : 2 * n, zip_low<T>(even, odd), zip_high<T>(even, odd));
   });

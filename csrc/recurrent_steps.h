@@ -230,7 +230,7 @@ class StepPart {
     for (Index q = 0; q < plan_.blocks; ++q)
       for (Index u = 0; u < own; u += width, b += width * K) {
         T* const c = product_ + q * block_ + u;
-        if (plan_.thin) thin_kernels<T>[panels_.n](K, a, b, c, ld_, add);
+        if (plan_.thin) thin_kernels<T>[rows_.end - rows_.begin](K, a, b, c, ld_, add);
         else panel(group, a, b, int((smaller(width, own - u) + lanes<T> - 1) / lanes<T>), c, add);
       }
   }
