@@ -125,7 +125,7 @@ class Walk {
     }
   }
 
-  // What the vjp of a rule (operand, vjp, [(value, key)]) returns.
+  // What the vjp of a rule (operand, vjp, [(source, key)]) returns.
   py::object differentiate(const py::object& node, const py::object& grads, PyObject* rule) const {
     PyObject* const needs = PyTuple_GET_ITEM(rule, 2);
     std::vector<py::object> values;
@@ -139,21 +139,21 @@ class Walk {
     return owned(PyObject_Vectorcall(PyTuple_GET_ITEM(rule, 1), args, values.size(), nullptr));
   }
 
-  // value(node, key, grads).
-  py::object value(const py::object& node, const py::object& grads, PyObject* value, PyObject* key) const {
-    if (PyObject* const known = quick_value(node.ptr(), grads.ptr(), value, key)) return borrowed(known);
-    return owned(PyObject_CallFunctionObjArgs(value, node.ptr(), key, grads.ptr(), nullptr));
+  // source(node, key, grads).
+  py::object value(const py::object& node, const py::object& grads, PyObject* source, PyObject* key) const {
+    if (PyObject* const known = quick_value(node.ptr(), grads.ptr(), source, key)) return borrowed(known);
+    return owned(PyObject_CallFunctionObjArgs(source, node.ptr(), key, grads.ptr(), nullptr));
   }
 
   // The same for the most frequent ones, without Python; null for others.
-  static PyObject* quick_value(PyObject* node, PyObject* grads, PyObject* value, PyObject* key) {
-    if (value == names().input.ptr()) return find(house->n_inputs.of(node), key);
-    if (value == names().attr.ptr()) return find(house->n_attrs.of(node), key);
-    if (value == names().grad.ptr()) {
+  static PyObject* quick_value(PyObject* node, PyObject* grads, PyObject* source, PyObject* key) {
+    if (source == names().input.ptr()) return find(house->n_inputs.of(node), key);
+    if (source == names().attr.ptr()) return find(house->n_attrs.of(node), key);
+    if (source == names().grad.ptr()) {
       PyObject* const grad = PyList_GET_ITEM(grads, number(key));
       return grad == Py_None ? nullptr : grad;
     }
-    if (value == names().shape.ptr()) {
+    if (source == names().shape.ptr()) {
       PyObject* const meta = PyTuple_GET_ITEM(house->p_operands.of(house->n_plan.of(node)), number(key));
       return meta == Py_None ? meta : house->m_shape.of(meta);
     }
