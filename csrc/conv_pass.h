@@ -94,7 +94,7 @@ struct Division {
     blocks = smaller(blocks, rows_all);
     rows = (rows_all + blocks - 1) / blocks;
     row_blocks = (rows_all + rows - 1) / rows;
-    images = row_blocks > 1 ? 1 : larger<Index>(1, smaller(kPlaneElements / whole, p.batch / (4 * nt)));
+    images = row_blocks > 1 ? 1 : larger<Index>(1, smaller(kPlaneElements / whole, p.batch / (16 * nt)));
     image_blocks = (p.batch + images - 1) / images;
     units = image_blocks * row_blocks * p.groups;
     plane_rows = rows + p.ys.halo();
