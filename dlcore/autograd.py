@@ -312,7 +312,7 @@ def _run(
 
 
 def _head(output: Tensor, grad: Tensor | None) -> tuple[Edge, Tensor]:
-    return output._edge or output, _seed(output, grad)
+    return _edge(output), _seed(output, grad)
 
 
 def _seed(output: Tensor, grad: Tensor | None) -> Tensor:
