@@ -73,12 +73,24 @@ class Worker {
   void post(Task* task) {
     mailbox_.store(task);
     if (asleep_.load()) {
+      keep_off_this_core();
       std::lock_guard<std::mutex> lock(mutex_);
       wake_.notify_one();
     }
   }
 
  private:
+  // A woken worker is often put where its caller runs, and then each waits for the other to be preempted: it may run
+  // wherever the caller may, but for the core that the caller is on.
+  void keep_off_this_core() {
+#ifdef __linux__
+    const int here = sched_getcpu();
+    cpu_set_t cores;
+    if (here < 0 || here == avoided_ || sched_getaffinity(0, sizeof(cores), &cores) != 0) return;
+    if (CPU_COUNT(&cores) > 1) CPU_CLR(here, &cores);
+    if (pthread_setaffinity_np(thread_.native_handle(), sizeof(cores), &cores) == 0) avoided_ = here;
+#endif
+  }
   Task* next() {
     const auto posted = [this] { return mailbox_.load() != nullptr; };
     if (!spin_for_a_while(posted)) {
@@ -99,6 +111,7 @@ class Worker {
   }
 
   const int tid_;
+  int avoided_ = -1;  // the core that this thread keeps off
   alignas(64) std::atomic<Task*> mailbox_{nullptr};
   alignas(64) std::atomic<bool> asleep_{false};
   std::mutex mutex_;

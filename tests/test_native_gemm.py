@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -35,6 +36,10 @@ def threads():
     before = _C.num_threads()
     yield _C.set_num_threads
     _C.set_num_threads(before)
+
+
+def usable_cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 
 
 def rand(*shape, dtype=np.float32, seed=0):
@@ -371,6 +376,24 @@ def test_concurrent_callers(threads):
     for caller in callers:
         caller.join()
     assert not wrong
+
+
+def masks():
+    """Of each thread: the cores that it may run on."""
+    return [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core, or nobody can tell")
+def test_a_woken_worker_keeps_off_its_callers_core(threads):
+    threads(1)
+    threads(2)
+    a = rand(300, 300)
+    _C.matmul(a, a, np.empty_like(a))
+    usable = os.sched_getaffinity(0)
+    assert not any(mask < usable for mask in masks())
+    time.sleep(0.1)  # until it sleeps
+    _C.matmul(a, a, np.empty_like(a))
+    assert [len(usable - mask) for mask in masks() if mask < usable] == [1]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
