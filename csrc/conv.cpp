@@ -5,6 +5,7 @@ namespace dlcore {
 namespace DL_ISA {
 namespace {
 
+constexpr Index kNear = 128 * 1024;  // results that stay in L2: others are fetched before they are written
 // Of B: its panel stays in L1.
 constexpr Index kTermsPerBlock = Index(30 << 10) / (kTileVectors * lanes<float> * Index(sizeof(float)));
 
@@ -88,6 +89,7 @@ struct Job {
   const Division<T>& d;
   const Passes<T>& passes;
   const Weights<T>& weights;
+  bool far;  // results are too large for L2
 };
 
 template <class T>
@@ -158,7 +160,7 @@ struct Block {
   DL_INLINE Index per_image() const { return rows * cols; }
   DL_INLINE Index channel_step() const { return job.p.ys.planes * job.p.xs.planes * job.d.plane; }
   DL_INLINE ConvTile<T> tile(const Index* offset, Index b_step) const {
-    return {channels, pass.taps, a, {}, b_step, offset, {}, 0, bias, add, 1};
+    return {channels, pass.taps, a, {}, b_step, offset, {}, 0, bias, add, !add && job.far, 1};
   }
 };
 
@@ -300,7 +302,7 @@ void correlate(const Correlation<T>& p) {
   const Weights<T> weights(p);
   const Index size = Space<T>::size(p, d);
   const Scratch memory(sizeof(T) * size_t(size * width));
-  const Job<T> job{p, d, passes, weights};
+  const Job<T> job{p, d, passes, weights, p.batch * p.groups * p.features * p.result_image() > kNear};
   Shares shares(width);
   team().run(
       [&](int tid, int nt) {

@@ -12,7 +12,8 @@ inline constexpr int kTileRows = kVectorRegisters == 32 ? 9 : 4, kTileVectors = 
 
 // c[v][m*c_step + i] = start + the sum over channels c and taps t of
 //                      a[(c*taps + t)*rows + m] b[v][c*b_step + offset[t] + i]
-// for m < rows and each vector v of pixels; start is bias[m], or 0 (no bias). add: to what is there.
+// for m < rows and each vector v of pixels; start is bias[m], or 0 (no bias). add: to what is there. ahead: the results
+// of the next tile, which follow these, are fetched meanwhile.
 template <class T>
 struct ConvTile {
   Index channels, taps;
@@ -23,7 +24,7 @@ struct ConvTile {
   T* c[kTileVectors];
   Index c_step;
   const T* bias;
-  bool add;
+  bool add, ahead;
   Index panels;  // of `rows` features each, one after the other in a, c and bias
 };
 
@@ -49,8 +50,13 @@ DL_INLINE const T* multiply_panel(const ConvTile<T>& tile, const T* a, const T* 
     const vec<T> start = bias == nullptr ? vec<T>{} : broadcast(bias[row + m]);
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { sum[m][v] = start; });
   });
-  if (tile.add)
-    each_result<Rows, Vectors>(tile, row, [](auto, auto, T* to) DL_INLINE_LAMBDA { __builtin_prefetch(to, 1); });
+  const auto fetch = [&](auto vectors) DL_INLINE_LAMBDA {
+    each_result<Rows, Vectors>(tile, row, [=](auto, auto, T* to) DL_INLINE_LAMBDA {
+      __builtin_prefetch(to + vectors * lanes<T>, 1);
+    });
+  };
+  if (tile.add) fetch(I<0>());
+  else if (tile.ahead) fetch(I<Vectors>());
   const Index *offset = tile.offset, *const end = offset + tile.taps;
   for (Index channel = 0; channel < tile.channels; ++channel) {
     for (const Index* tap = offset; tap < end; ++tap, a += Rows) {
