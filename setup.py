@@ -153,8 +153,9 @@ class BuildExtension(build_ext):
             return [obj for objects in pool.map(lambda job: self._compile(ext, *job), jobs) for obj in objects]
 
     def _compile(self, ext, source, isa):
-        # bindings gain nothing by -O3 but size
-        smaller = ["-O2"] if Path(source).stem.startswith("bind") else []
+        # bindings gain nothing by -O3 but size, nor do kernels for what all x86 processors have
+        stem = Path(source).stem
+        smaller = ["-O2"] if stem.startswith("bind") or (X86 and isa == "baseline" and stem not in ONCE) else []
         return self.compiler.compile(
             [source],
             output_dir=os.path.join(self.build_temp, isa),

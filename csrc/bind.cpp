@@ -10,6 +10,7 @@ namespace dlcore {
 
 void bind_apply(py::module_& m);
 void bind_attention(py::module_& m);
+void bind_cast(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
@@ -245,6 +246,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_memory(m);
   dlcore::bind_apply(m);
   dlcore::bind_attention(m);
+  dlcore::bind_cast(m);
   dlcore::bind_conv(m);
   dlcore::bind_elementwise(m);
   dlcore::bind_gather(m);

@@ -19,6 +19,7 @@
   X(abs, 1, abs(a))                                                        \
   X(square, 1, a * a)                                                      \
   X(sqrt, 1, sqrt(a))                                                      \
+  X(pow, 2, power<T>(a, b))                                                \
   X(rsqrt, 1, T(1) / sqrt(a))                                              \
   X(reciprocal, 1, T(1) / a)                                               \
   X(exp, 1, exp(a))                                                        \

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "cast.h"
 #include "conv.h"
 #include "elementwise.h"
 #include "gather.h"
@@ -20,6 +21,7 @@
 // The families, one per line: X(name) needs a member below and `void fill_name(Kernels&)` in csrc/name.cpp.
 #define DL_FAMILIES(X) \
   X(attention)         \
+  X(cast)              \
   X(conv)              \
   X(elementwise)       \
   X(gather)            \
@@ -36,6 +38,7 @@ namespace dlcore {
 
 struct Kernels {
   AttentionKernels attention;
+  CastKernels cast;
   ConvKernels conv;
   ElementwiseKernels elementwise;
   GatherKernels gather;

@@ -9,6 +9,8 @@ double exp2(double);
 double log(double);
 double tanh(double);
 double erf(double);
+double pow(double, double);
+float powf(float, float);
 }
 
 namespace dlcore {

@@ -15,7 +15,13 @@ constexpr Index kMaxItem = 8;
 
 template <class T>
 void gather(Index n, const char* from, Index stride, char* to) {
-  for (Index i = 0; i < n; ++i) std::memcpy(to + i * Index(sizeof(T)), from + i * stride, sizeof(T));
+  if (stride == 0) {
+    T same;
+    std::memcpy(&same, from, sizeof same);
+    for (Index i = 0; i < n; ++i) std::memcpy(to + i * Index(sizeof(T)), &same, sizeof same);
+  } else {
+    for (Index i = 0; i < n; ++i) std::memcpy(to + i * Index(sizeof(T)), from + i * stride, sizeof(T));
+  }
 }
 void gather(Index n, const char* from, Index stride, char* to, Index itemsize) {
   if (itemsize == 4) gather<float>(n, from, stride, to);

@@ -6,7 +6,9 @@ import importlib
 import pkgutil
 from typing import Any
 
-from dlcore import settings
+import numpy as np
+
+from dlcore import dtypes, settings
 from dlcore.backends.numpy import Array, NumpyBackend
 from dlcore.errors import BackendError, KernelError
 from dlcore.signature import Shape
@@ -21,14 +23,28 @@ class CpuBackend(NumpyBackend):
     def __init__(self) -> None:
         super().__init__()
         from dlcore import _C
+        from dlcore.backends.cpu.cast import cast
 
-        self._empty = _C.empty
+        self._empty, self._cast = _C.empty, cast
 
     def full(self, shape: Shape, value: Any, dtype: Any) -> Array:
         """New filled array, of memory that freed ones leave."""
         out: Array = self._empty(shape, dtype)
         out.fill(value)
         return out
+
+    def cast(self, array: Any, dtype: Any) -> Array:
+        """Array or Python scalar in `dtype`; what is too large for a 16-bit float becomes infinite."""
+        if type(array) is not np.ndarray:
+            return super().cast(array, dtype)
+        out: Array = self._cast(array, dtype)
+        return out
+
+    def operand(self, array: Any) -> Any:
+        """An operand as references take it."""
+        if type(array) is np.ndarray and dtypes.is_half(array.dtype):
+            return self.cast(array, dtypes.float32)
+        return array
 
     def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
         """Runs of element-wise lines as one each."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, dtypes
+from dlcore.backends.cpu.cast import cast, widened
 from dlcore.dispatch import Call, implement
 from dlcore.signature import Shape
 
@@ -63,14 +64,14 @@ def _refuse_tiles(least: int, batch: int, size: list[int]) -> str | None:
 
 def ready(x: Array) -> Array:
     """`x` as the kernels take it: contiguous, 16-bit floats widened to float32."""
-    return np.ascontiguousarray(x, np.float32 if dtypes.is_half(x.dtype) else None)
+    return np.ascontiguousarray(widened(x))
 
 
 def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *more: Any) -> Array:
     """`kernel` of the operands into a new array; 16-bit results are rounded once."""
     out: Array = _C.empty(shape, dtypes.wide(dtype))
     kernel(*[x if x is None else ready(x) for x in operands], out, *more)
-    return out if out.dtype == dtype else out.astype(dtype)
+    return cast(out, dtype)
 
 
 def _outputs(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:

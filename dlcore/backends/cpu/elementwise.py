@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 PLAIN = (
     "add", "subtract", "multiply", "divide", "lerp", "maximum", "minimum", "negative", "abs", "square", "sqrt",
-    "rsqrt", "reciprocal", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "erf", "relu", "silu", "mish",
+    "pow", "rsqrt", "reciprocal", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "erf", "relu", "silu", "mish",
     "logsigmoid", "softsign", "relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "less", "less_equal", "greater",
     "greater_equal", "equal", "not_equal", "where",
 )  # fmt: skip

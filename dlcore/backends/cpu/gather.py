@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, dtypes, indexing
+from dlcore.backends.cpu.cast import cast
 from dlcore.backends.cpu.conv import ready
 from dlcore.backends.cpu.views import refuse_arrays
 from dlcore.dispatch import Call, implement
@@ -35,7 +36,7 @@ def _added(kernel: Any, x: Array | None, indices: Array, updates: Array, shape: 
     updates, dtype = ready(updates), updates.dtype
     out: Array = _C.empty(shape, updates.dtype)
     kernel(None if x is None else ready(x), _positions(indices), updates, out, axis)
-    return out.astype(dtype, copy=False)
+    return cast(out, dtype)
 
 
 @implement("take", "cpu")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, dtypes
+from dlcore.backends.cpu.cast import cast, widened
 from dlcore.dispatch import Call, implement
 
 Array = np.ndarray[Any, Any]
@@ -20,14 +21,10 @@ def _refuse_ints(call: Call) -> str | None:
 def _product(a: Array, b: Array, bias: Array | None = None, activation: str = "none") -> Array:
     """act(a @ b + bias) of matrices or stacks of them; 16-bit operands are widened to float32 and rounded once."""
     if dtypes.is_half(a.dtype):
-        wide = _product(a.astype(np.float32), b.astype(np.float32), _widened(bias), activation)
-        return wide.astype(a.dtype)
+        bias = bias if bias is None else widened(bias)
+        return cast(_product(widened(a), widened(b), bias, activation), a.dtype)
     out: Array = _C.matmul(a, b, None, bias, activation)
     return out
-
-
-def _widened(bias: Array | None) -> Array | None:
-    return None if bias is None else bias.astype(np.float32)
 
 
 @implement("matmul", "cpu", refuse=_refuse_ints)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, dtypes
+from dlcore.backends.cpu.cast import cast
 from dlcore.backends.cpu.conv import ready
 from dlcore.dispatch import Call, implement
 from dlcore.graph import Value
@@ -40,7 +41,7 @@ def max_pool2d(
     out = (*x.shape[:2], *window.output_sizes(x.shape[2:], kernel, stride, padding, dilation, ceil_mode))
     y, i = _empty(out, x.dtype), _C.empty(out, dtypes.int64)
     _C.max_pool2d(ready(x), y, i, kernel, stride, padding, dilation)
-    return y.astype(x.dtype, copy=False), i
+    return cast(y, x.dtype), i
 
 
 def pooled(
@@ -69,7 +70,7 @@ def max_pool2d_grad(
     """`dy[N,C,P,Q] i[N,C,P,Q] -> dx[N,C,H,W]`, `size` being (H, W)."""
     dx = _empty((*dy.shape[:2], *size), dy.dtype)
     _C.max_pool2d_grad(ready(dy), np.ascontiguousarray(i, dtypes.int64), dx, kernel, stride, padding, dilation)
-    return dx.astype(dy.dtype, copy=False)
+    return cast(dx, dy.dtype)
 
 
 @implement("avg_pool2d", "cpu", refuse=_refuse)
@@ -80,7 +81,7 @@ def avg_pool2d(
     out = window.output_sizes(x.shape[2:], kernel, stride, padding, (1, 1), ceil_mode)
     y = _empty((*x.shape[:2], *out), x.dtype)
     _C.avg_pool2d(ready(x), y, kernel, stride, padding, count_include_pad)
-    return y.astype(x.dtype, copy=False)
+    return cast(y, x.dtype)
 
 
 @implement("avg_pool2d_grad", "cpu", refuse=_refuse)
@@ -91,4 +92,4 @@ def avg_pool2d_grad(
     """`dy[N,C,P,Q] -> dx[N,C,H,W]`, `size` being (H, W)."""
     dx = _empty((*dy.shape[:2], *size), dy.dtype)
     _C.avg_pool2d_grad(ready(dy), dx, kernel, stride, padding, count_include_pad)
-    return dx.astype(dy.dtype, copy=False)
+    return cast(dx, dy.dtype)
