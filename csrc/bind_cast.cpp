@@ -12,7 +12,7 @@ using Brain = std::uint16_t;
 
 Index itemsize(py::handle array) { return py::reinterpret_borrow<py::array>(array).itemsize(); }
 
-void run(Cast CastKernels::*kernel, py::handle source, Index from_size, py::handle target, Index to_size) {
+void run(Cast CastKernels::* kernel, py::handle source, Index from_size, py::handle target, Index to_size) {
   const Array x(source.ptr(), "cast"), y(target.ptr(), "cast");
   require(itemsize(source) == from_size && itemsize(target) == to_size, "cast: not of the sizes that its name says");
   for (const Array* a : {&x, &y})
@@ -24,9 +24,9 @@ void run(Cast CastKernels::*kernel, py::handle source, Index from_size, py::hand
 }  // namespace
 
 void bind_cast(py::module_& m) {
-#define DL_METHOD(name, From, To)                                                                                \
-  m.def(                                                                                                         \
-      #name, [](py::handle x, py::handle out) { run(&CastKernels::name, x, sizeof(From), out, sizeof(To)); },    \
+#define DL_METHOD(name, From, To)                                                                             \
+  m.def(                                                                                                      \
+      #name, [](py::handle x, py::handle out) { run(&CastKernels::name, x, sizeof(From), out, sizeof(To)); }, \
       py::arg("x"), py::arg("out"));
   DL_CASTS(DL_METHOD)
 }

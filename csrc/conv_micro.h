@@ -51,9 +51,8 @@ DL_INLINE const T* multiply_panel(const ConvTile<T>& tile, const T* a, const T* 
     static_for<Vectors>([&](auto v) DL_INLINE_LAMBDA { sum[m][v] = start; });
   });
   const auto fetch = [&](auto vectors) DL_INLINE_LAMBDA {
-    each_result<Rows, Vectors>(tile, row, [=](auto, auto, T* to) DL_INLINE_LAMBDA {
-      __builtin_prefetch(to + vectors * lanes<T>, 1);
-    });
+    each_result<Rows, Vectors>(
+        tile, row, [=](auto, auto, T* to) DL_INLINE_LAMBDA { __builtin_prefetch(to + vectors * lanes<T>, 1); });
   };
   if (tile.add) fetch(I<0>());
   else if (tile.ahead) fetch(I<Vectors>());

@@ -229,6 +229,16 @@ DL_INLINE vec<T> shuffle(vec<T> a, vec<T> b, Indices<N...>) {
 #endif
 }
 
+// Lane i is lane i + By, in a circle.
+template <class T, int By, int... N>
+DL_INLINE vec<T> rotated(vec<T> v, Indices<N...>) {
+  return shuffle<T>(v, v, Indices<(N + By) % lanes<T>...>());
+}
+template <class T, int By>
+DL_INLINE vec<T> rotated(vec<T> v) {
+  return rotated<T, By>(v, typename MakeIndices<lanes<T>>::type());
+}
+
 // Lane i of the result: of a where i & Block is 0, else of b, Block lanes lower (Low) or the mirror image (!Low).
 template <class T, int Block, bool Low, class Lanes>
 struct Exchange;
@@ -254,13 +264,10 @@ DL_INLINE void transpose(vec<T>* rows) {
 }
 
 // Sum of all lanes, halves first: ((0+8)+(4+12)) + ...; the order never changes.
-template <class T>
+template <class T, int Half = lanes<T> / 2>
 DL_INLINE T sum(vec<T> v) {
-  T x[lanes<T>];
-  store(x, v);
-  for (int half = lanes<T> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+  if constexpr (Half == 0) return v[0];
+  else return sum<T, Half / 2>(v + rotated<T, Half>(v));
 }
 
 // Lane i of the result is sum(rows[i]), to the bit; lanes<T> rows, which are overwritten.

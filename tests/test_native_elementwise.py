@@ -67,14 +67,14 @@ CLOSE = {  # operands, and the function they come close to
     "elu": (2, lambda x, a: np.where(x > 0, x, a * np.expm1(x))), "softplus": (2, softplus),
     "logsigmoid": (1, lambda x: -softplus(-x)), "softsign": (1, lambda x: x / (1 + np.abs(x))),
     "gelu_grad": (2, lambda g, x: g * gelu_slope(x)), "gelu_tanh_grad": (2, lambda g, x: g * gelu_tanh_slope(x)),
-    "silu_grad": (2, lambda g, x: g * silu_slope(x)),
+    "silu_grad": (2, lambda g, x: g * silu_slope(x)), "pow": (2, np.power),
 }  # fmt: skip
 TABLE = EXACT | CLOSE
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 1e-20, -1e-20, 88.0, -88.0, 105.0])
 
 
 def operands(name, shape, dtype, seed=0):
-    rng, low = np.random.default_rng([seed, *shape]), 0.1 if name in ("softplus", "log", "sqrt") else -4
+    rng, low = np.random.default_rng([seed, *shape]), 0.1 if name in ("softplus", "log", "sqrt", "pow") else -4
     return [rng.uniform(low, 4, shape).astype(dtype) for _ in range(TABLE[name][0])]
 
 
@@ -122,6 +122,14 @@ def test_nan_infinities_and_extremes_as_numpy(name, dtype, isa):
 def test_gradients_far_out_are_zero_or_one(name, isa):
     x = np.array([-1e4, -300, 300, 1e4], np.float32)
     np.testing.assert_array_equal(getattr(_C, name)(np.ones(4, np.float32), x), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_cube_is_a_product_whatever_is_beside_it(dtype, isa):
+    x = np.linspace(-3, 3, 67).astype(dtype)
+    mixed = np.where(np.arange(67) % 5 == 0, 2.5, 3).astype(dtype)
+    np.testing.assert_array_equal(_C.pow(x, 3.0), x * x * x)
+    np.testing.assert_array_equal(_C.pow(x, mixed)[mixed == 3], (x * x * x)[mixed == 3])
 
 
 def layouts(x):
