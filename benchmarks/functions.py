@@ -65,7 +65,7 @@ def _specs() -> dict[str, Spec]:
             ROWS, lambda x: x.sum(axis=0), lambda _, x: x.sum(0), lambda _, x: x.sum(0), 1
         ),
         "transposed copy 4096x1024": Spec(
-            ROWS, lambda x: dl.asarray(x.T, copy=True), lambda _, x: x.T.contiguous(), lambda _, x: x.T.copy()
+            ROWS, lambda x: x.T.reshape(-1), lambda _, x: x.T.reshape(-1), lambda _, x: x.T.reshape(-1)
         ),
     }
 

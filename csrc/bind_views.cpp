@@ -1,5 +1,7 @@
-// _C.broadcast_to: another view of an array's memory. NumPy's own costs more than a small op.
+// _C.broadcast_to: another view of an array's memory. NumPy's own costs more than a small op. _C.contiguous: a copy in
+// row-major order.
 #include "bind.h"
+#include "strided.h"
 
 namespace dlcore {
 namespace {
@@ -39,11 +41,34 @@ PyObject* broadcast_to(PyObject*, PyObject* const* args, Py_ssize_t count, PyObj
   });
 }
 
+PyObject* contiguous(PyObject*, PyObject* source) {
+  return guarded([&]() -> py::object {
+    const Array x(source, "contiguous");
+    if (x.contiguous()) return py::reinterpret_borrow<py::object>(source);
+    const Index itemsize = py::reinterpret_borrow<py::array>(source).itemsize();
+    require(itemsize == 1 || itemsize == 2 || itemsize == 4 || itemsize == 8, "contiguous: no copy of such items");
+    const std::size_t bytes = count_bytes(x.ndim(), x.dims(), std::size_t(itemsize));
+    void* const block = allocate(bytes);
+    py::object out = array_on(block, bytes, py::detail::array_proxy(source)->descr, x.ndim(), x.dims());
+    StridedMap map;
+    map.rank = x.ndim(), map.count = 1, map.out = static_cast<char*>(block), map.out_itemsize = itemsize;
+    map.operand[0].data = static_cast<const char*>(x.data()), map.operand[0].itemsize = itemsize;
+    for (int i = 0; i < x.ndim(); ++i) map.dim[i] = x.dim(i), map.operand[0].stride[i] = x.stride(i);
+    if (bytes > 0) unlocked_if_large(x.size(), [&] { map.copy(); });
+    return out;
+  });
+}
+
+PyMethodDef copy_method = {"contiguous", contiguous, METH_O,
+                           "contiguous(x): x, or if it is not contiguous a copy in row-major order"};
 PyMethodDef method = {"broadcast_to", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(broadcast_to)),
                       METH_FASTCALL | METH_KEYWORDS, "broadcast_to(x, *, shape: tuple): a read-only view"};
 
 }  // namespace
 
-void bind_views(py::module_& m) { add_function(m, &method); }
+void bind_views(py::module_& m) {
+  add_function(m, &method);
+  add_function(m, &copy_method);
+}
 
 }  // namespace dlcore

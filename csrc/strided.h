@@ -29,6 +29,8 @@ struct StridedMap {
   // On the team when large. F: a Block or a Chain, called as f(n, operands, out).
   template <class F>
   void run(const F& f) const;
+  // out = the only operand, whose items may be of 1, 2, 4 or 8 bytes. On the team when large.
+  void copy();
 };
 
 }  // namespace dlcore

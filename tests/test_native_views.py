@@ -1,7 +1,11 @@
-"""`_C.broadcast_to` beside NumPy's."""
+"""Views and copies of `_C`, and of ops that make them, beside NumPy's."""
+
+from itertools import permutations
 
 import numpy as np
 import pytest
+
+import dlcore as dl
 
 _C = pytest.importorskip("dlcore._C")
 
@@ -27,6 +31,61 @@ def test_shapes_that_do_not_fit_are_refused(to):
 def test_arguments_of_other_types_are_refused(x, arguments):
     with pytest.raises(TypeError, match="broadcast_to: expected"):
         _C.broadcast_to(x, **arguments)
+
+
+def strided(x):
+    """The same numbers with other axes, backwards, with gaps, and repeated."""
+    for axes in permutations(range(x.ndim)):
+        y = x.transpose(axes)
+        yield from (y, y[::-1], y[..., ::2], np.broadcast_to(y, (2, *y.shape)))
+        yield np.broadcast_to(y[..., None], (*y.shape, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, np.bool_])
+@pytest.mark.parametrize("shape", [(5, 7), (200, 140), (3, 40, 65), (2, 3, 17, 31), (1, 9, 1, 40), (0, 3), (64, 64)])
+def test_contiguous_copies_of_all_strides(shape, dtype):
+    for x in strided(np.random.default_rng(0).integers(0, 100, shape).astype(dtype)):
+        y = _C.contiguous(x)
+        assert y.flags.c_contiguous
+        assert y.dtype == x.dtype
+        np.testing.assert_array_equal(y, x)
+
+
+def test_what_is_contiguous_is_not_copied():
+    x = np.ones((3, 4), np.float32)
+    assert _C.contiguous(x) is x
+
+
+def test_contiguous_refuses_items_of_other_sizes():
+    with pytest.raises(ValueError, match="no copy of such items"):
+        _C.contiguous(np.zeros((3, 4), np.complex128).T)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (70, 90), (7, 9, 100), (10, 90, 7)])
+def test_reshape_copies_only_what_cannot_be_seen_so(shape):
+    x = np.random.default_rng(0).normal(size=(90, 70)).astype(np.float32)
+    with dl.device("cpu"):
+        y = dl.tensor(x).T.reshape(shape).numpy()
+    np.testing.assert_array_equal(y, x.T.reshape(shape))
+
+
+def test_axes_that_are_split_share_memory():
+    with dl.device("cpu"):
+        x = dl.ones((90, 70)).T
+        y = x.reshape((7, 10, 90))
+    assert np.shares_memory(x.numpy(), y.numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_operands_across_memory(dtype, threads):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(150, 3, 130)).astype(dtype), rng.normal(size=(130, 1, 150)).astype(dtype)
+    want = x.transpose(2, 1, 0) - y
+    for n in (1, 3):
+        threads(n)
+        np.testing.assert_array_equal(_C.subtract(x.transpose(2, 1, 0), y), want)
+        np.testing.assert_array_equal(_C.subtract(y.transpose(2, 1, 0), x), y.transpose(2, 1, 0) - x)
+        np.testing.assert_array_equal(_C.less(x.T, y), y > x.T)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -26,7 +26,7 @@ def _refuse(call: Call) -> str | None:
 
 def _ready(x: Array | None) -> Array | None:
     """With contiguous columns."""
-    return x if x is None or x.strides[-1] == x.itemsize or x.shape[-1] == 1 else np.ascontiguousarray(x)
+    return x if x is None or x.strides[-1] == x.itemsize or x.shape[-1] == 1 else _C.contiguous(x)
 
 
 def _like(x: Array, shape: Shape) -> Array:

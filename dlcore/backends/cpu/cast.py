@@ -40,7 +40,7 @@ def cast(x: Array, dtype: Any) -> Array:
         with np.errstate(over="ignore"):
             return x.astype(dtype)
     out: Array = _C.empty(x.shape, np.uint16 if dtypes.is_half(dtype) else dtype)
-    kernel(_bits(np.ascontiguousarray(x)), out)
+    kernel(_bits(_C.contiguous(x)), out)
     return out.view(dtype)
 
 

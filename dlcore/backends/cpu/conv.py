@@ -64,7 +64,8 @@ def _refuse_tiles(least: int, batch: int, size: list[int]) -> str | None:
 
 def ready(x: Array) -> Array:
     """`x` as the kernels take it: contiguous, 16-bit floats widened to float32."""
-    return np.ascontiguousarray(widened(x))
+    dense: Array = _C.contiguous(widened(x))
+    return dense
 
 
 def _run(kernel: Any, operands: tuple[Array | None, ...], shape: Shape, dtype: Any, *more: Any) -> Array:

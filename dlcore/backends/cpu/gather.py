@@ -27,7 +27,7 @@ def _positions(indices: Array) -> Array:
 
 def _gathered(kernel: Any, x: Array, indices: Array, shape: Shape, axis: int) -> Array:
     out: Array = _C.empty(shape, x.dtype)
-    kernel(np.ascontiguousarray(x), _positions(indices), out, axis)
+    kernel(_C.contiguous(x), _positions(indices), out, axis)
     return out
 
 
@@ -119,7 +119,7 @@ def getitem_grad_of_slices(g: Array, *, index: Key, shape: Shape) -> Array:
     found = _range_of_axis(index, shape)
     if found is not None and g.size:
         axis, start = found
-        _C.place(np.ascontiguousarray(g), out, start, axis)
+        _C.place(_C.contiguous(g), out, start, axis)
     else:
         out.fill(0)
         out[indexing.decode(index, ())] = g

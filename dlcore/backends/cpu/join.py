@@ -18,5 +18,5 @@ def concat(*xs: Array, axis: int = 0) -> Array:
     at = axis % xs[0].ndim
     shape = xs[0].shape
     out: Array = _C.empty((*shape[:at], sum(x.shape[at] for x in xs), *shape[at + 1 :]), xs[0].dtype)
-    _C.concat(out, at, *map(np.ascontiguousarray, xs))
+    _C.concat(out, at, *map(_C.contiguous, xs))
     return out

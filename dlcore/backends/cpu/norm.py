@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from dlcore import _C
 from dlcore.backends.cpu.elementwise import refuse_all_but_f32_f64
 from dlcore.dispatch import implement
@@ -16,7 +14,7 @@ def _on_contiguous(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """A kernel for contiguous operands as a function of any."""
 
     def call(*arrays: Any, **attrs: Any) -> Any:
-        return kernel(*[x if x is None or x.flags.c_contiguous else np.ascontiguousarray(x) for x in arrays], **attrs)
+        return kernel(*[x if x is None else _C.contiguous(x) for x in arrays], **attrs)
 
     return call
 

@@ -15,7 +15,7 @@ States = dict[str, Arrays]
 
 
 def _dense(grads: Arrays) -> Arrays:
-    return [g if g.flags.c_contiguous else np.ascontiguousarray(g) for g in grads]
+    return [_C.contiguous(g) for g in grads]
 
 
 @implement("optim.sgd", "cpu")

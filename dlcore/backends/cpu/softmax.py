@@ -43,7 +43,7 @@ def cross_entropy(logits: Array, labels: Array, weight: None, **attrs: Any) -> t
     at = np.ascontiguousarray(labels, np.int64)
     if not (at.size and _C.are_labels(at, logits.shape[1])):  # some may be ignored
         OPS["cross_entropy"].check_values(np.asarray, (logits, labels, weight), attrs)
-    out: tuple[Array, Array] = _C.cross_entropy(np.ascontiguousarray(logits), at, **attrs)
+    out: tuple[Array, Array] = _C.cross_entropy(_C.contiguous(logits), at, **attrs)
     return out
 
 
@@ -53,6 +53,6 @@ def cross_entropy_grad(
 ) -> Array:
     """Gradient for the logits, from those of logsumexp and loss."""
     g_lse = np.zeros(lse.shape, lse.dtype) if g_lse is None else g_lse
-    dense = [np.asarray(x, order="C") for x in (g_lse, g_loss, logits, lse)]
+    dense = [_C.contiguous(x) for x in (g_lse, g_loss, logits, lse)]
     out: Array = _C.cross_entropy_grad(*dense, np.ascontiguousarray(labels, np.int64), **attrs)
     return out

@@ -15,10 +15,21 @@ Array = np.ndarray[Any, Any]
 implement("broadcast_to", "cpu")(_C.broadcast_to)
 
 
+FEW = 2048
+"""Elements up to which NumPy copies as fast."""
+REFUSES_COPIES = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+
+
 @implement("reshape", "cpu")
 def reshape(x: Array, *, shape: Shape) -> Array:
     """A copy where the memory cannot be seen so."""
-    return x.reshape(shape)
+    if x.flags.c_contiguous or x.size <= FEW or not REFUSES_COPIES:
+        return x.reshape(shape)
+    try:
+        return x.reshape(shape, copy=False)
+    except ValueError:
+        copy: Array = _C.contiguous(x)
+        return copy.reshape(shape)
 
 
 @implement("permute_dims", "cpu")
