@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -45,10 +46,31 @@ bool spin_for_a_while(F ready) {
   return ready();
 }
 
+// ---- cores. The system often puts a woken thread, or a new one, where its caller runs, and leaves it there: each then
+// waits for the other to be preempted. So workers keep off their caller's core.
+
+#ifdef __linux__
+int core_here() { return sched_getcpu(); }  // -1: nobody can tell
+
+// Lets a thread run wherever the process may, but for one core. False: it may run as before.
+bool forbid(pthread_t thread, int core) {
+  cpu_set_t cores;
+  if (core < 0 || sched_getaffinity(getpid(), sizeof(cores), &cores) != 0) return false;
+  if (CPU_COUNT(&cores) > 1) CPU_CLR(core, &cores);
+  return pthread_setaffinity_np(thread, sizeof(cores), &cores) == 0;
+}
+#else
+int core_here() { return -1; }
+bool forbid(pthread_t, int) { return false; }
+#endif
+
+// ---- workers
+
 struct Task {
   void (*job)(const void*, int, int);
   const void* context;
   int width;
+  int core;  // the caller's
   std::atomic<int> remaining;
 };
 
@@ -66,30 +88,22 @@ class Worker {
  public:
   explicit Worker(int tid) : tid_(tid), thread_([this] { loop(); }) {}
   ~Worker() {
-    Task stop{nullptr, nullptr, 0, {0}};
+    Task stop{nullptr, nullptr, 0, -1, {0}};
     post(&stop);
     thread_.join();
   }
   void post(Task* task) {
     mailbox_.store(task);
     if (asleep_.load()) {
-      keep_off_this_core();
+      if (task->core != avoided_) keep_off(thread_.native_handle(), task->core);
       std::lock_guard<std::mutex> lock(mutex_);
       wake_.notify_one();
     }
   }
 
  private:
-  // A woken worker is often put where its caller runs, and then each waits for the other to be preempted: it may run
-  // wherever the caller may, but for the core that the caller is on.
-  void keep_off_this_core() {
-#ifdef __linux__
-    const int here = sched_getcpu();
-    cpu_set_t cores;
-    if (here < 0 || here == avoided_ || sched_getaffinity(0, sizeof(cores), &cores) != 0) return;
-    if (CPU_COUNT(&cores) > 1) CPU_CLR(here, &cores);
-    if (pthread_setaffinity_np(thread_.native_handle(), sizeof(cores), &cores) == 0) avoided_ = here;
-#endif
+  void keep_off(pthread_t thread, int core) {
+    if (forbid(thread, core)) avoided_ = core;
   }
   Task* next() {
     const auto posted = [this] { return mailbox_.load() != nullptr; };
@@ -105,13 +119,14 @@ class Worker {
     while (true) {
       Task* task = next();
       if (task->job == nullptr) return;
+      if (task->core >= 0 && task->core == core_here()) keep_off(pthread_self(), task->core);
       run_part(task->job, task->context, tid_, task->width);
       task->remaining.fetch_sub(1, std::memory_order_release);
     }
   }
 
   const int tid_;
-  int avoided_ = -1;  // the core that this thread keeps off
+  std::atomic<int> avoided_{-1};  // the core that this thread keeps off
   alignas(64) std::atomic<Task*> mailbox_{nullptr};
   alignas(64) std::atomic<bool> asleep_{false};
   std::mutex mutex_;
@@ -202,7 +217,7 @@ void Team::dispatch(Job job, const void* context, int limit) {
   if (!lock.owns_lock()) return run_part(job, context, 0, 1);
   p.resize(num_threads() - 1);
   if (int(p.workers.size()) < width - 1) width = int(p.workers.size()) + 1;
-  Task task{job, context, width, {width - 1}};
+  Task task{job, context, width, core_here(), {width - 1}};
   for (int t = 1; t < width; ++t) p.workers[t - 1]->post(&task);
   run_part(job, context, 0, width);
   spin_until([&] { return task.remaining.load(std::memory_order_acquire) == 0; });
