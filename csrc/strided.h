@@ -6,7 +6,8 @@
 namespace dlcore {
 
 constexpr int kMaxRank = 64, kMaxOperands = 8;
-constexpr int kMostOperands = 3;  // of one function
+constexpr int kMostOperands = 3;        // of one function
+constexpr Index kStridedGrain = 16384;  // elements worth a thread
 
 struct StridedOperand {
   const char* data;

@@ -80,6 +80,11 @@ def test_strides_and_memory_orders():
         assert_same(cast(view, np.dtype(np.float16)), view.astype(np.float16))
 
 
+def test_misaligned_arrays():
+    x = np.frombuffer(bytes(range(256)) * 100, np.float32, 5000, offset=1)
+    assert_same(cast(x, np.dtype(np.float16)), x.astype(np.float16))
+
+
 def test_an_array_of_the_dtype_is_itself():
     x = np.zeros(5000, np.float32)
     assert cast(x, F32) is x

@@ -35,7 +35,7 @@ def cast(x: Array, dtype: Any) -> Array:
     """`x` in `dtype`, itself if it is; what is too large for a 16-bit float becomes infinite."""
     if x.dtype == dtype:
         return x
-    kernel = _kernel(x.dtype, dtype) if x.size > FEW else None
+    kernel = _kernel(x.dtype, dtype) if x.size > FEW and x.flags.aligned else None
     if kernel is None:
         with np.errstate(over="ignore"):
             return x.astype(dtype)
