@@ -55,8 +55,8 @@ int core_here() { return sched_getcpu(); }  // -1: nobody can tell
 // Lets a thread run wherever the process may, but for one core. False: it may run as before.
 bool forbid(pthread_t thread, int core) {
   cpu_set_t cores;
-  if (core < 0 || sched_getaffinity(getpid(), sizeof(cores), &cores) != 0) return false;
-  if (CPU_COUNT(&cores) > 1) CPU_CLR(core, &cores);
+  if (core < 0 || sched_getaffinity(getpid(), sizeof(cores), &cores) != 0 || CPU_COUNT(&cores) < 2) return false;
+  CPU_CLR(core, &cores);
   return pthread_setaffinity_np(thread, sizeof(cores), &cores) == 0;
 }
 #else
