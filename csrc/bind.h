@@ -61,6 +61,7 @@ class Array {
     for (int i = first; i < ndim(); ++i) n *= dim(i);
     return n;
   }
+  Index itemsize() const { return py::reinterpret_borrow<py::dtype>(fields_->descr).itemsize(); }  // bytes
   bool contiguous() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_; }
   Index stride(int i) const { return fields_->strides[i]; }  // bytes
   bool writeable() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }

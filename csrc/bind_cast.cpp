@@ -6,15 +6,9 @@
 namespace dlcore {
 namespace {
 
-using Byte = unsigned char;
-using Half = std::uint16_t;
-using Brain = std::uint16_t;
-
-Index itemsize(py::handle array) { return py::reinterpret_borrow<py::array>(array).itemsize(); }
-
 void run(Cast CastKernels::* kernel, py::handle source, Index from_size, py::handle target, Index to_size) {
   const Array x(source.ptr(), "cast"), y(target.ptr(), "cast");
-  require(itemsize(source) == from_size && itemsize(target) == to_size, "cast: not of the sizes that its name says");
+  require(x.itemsize() == from_size && y.itemsize() == to_size, "cast: not of the sizes that its name says");
   for (const Array* a : {&x, &y})
     require(a->contiguous() && a->aligned() && a->native(), "cast: expected contiguous arrays");
   require(x.size() == y.size() && y.writeable(), "cast: x and out differ");

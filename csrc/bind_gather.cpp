@@ -14,8 +14,6 @@ Index product(const Array& x, int begin, int end) {
   return n;
 }
 
-Index itemsize(py::handle array) { return py::reinterpret_borrow<py::array>(array).itemsize(); }
-
 // `whole` has the axis that `part` has `count` positions of; one index per slice, or one per element.
 Positions positions(const char* name, const Array& whole, const Array& part, const Array& index, int axis,
                     bool of_rows) {
@@ -36,8 +34,8 @@ Positions positions(const char* name, const Array& whole, const Array& part, con
 void gather(bool of_rows, const py::object& source, const py::object& index, const py::object& target, int axis) {
   const Array x(source.ptr(), "gather"), at(index.ptr(), "gather"), y(target.ptr(), "gather");
   const Positions p = positions("gather", x, y, at, axis, of_rows);
-  const Index bytes = itemsize(source);
-  require(x.type() == y.type() && bytes == itemsize(target) && y.writeable(), "gather: x and out differ");
+  const Index bytes = x.itemsize();
+  require(x.type() == y.type() && bytes == y.itemsize() && y.writeable(), "gather: x and out differ");
   require(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8, "gather: no kernel for items of this size");
   const auto run = of_rows ? kernels().gather.rows : kernels().gather.elements;
   unlocked_if_large(y.size(), [&] { run(p, bytes, x.data(), y.data()); });
@@ -65,7 +63,7 @@ void place(const py::object& source, const py::object& target, Index start, int 
   require(x.contiguous() && y.contiguous() && y.writeable(), "place: expected contiguous arrays");
   require(x.type() == y.type() && start >= 0 && start <= n - count && x.size() * n == y.size() * count,
           "place: x does not fit into out");
-  const Index row = y.size(axis + 1) * itemsize(target);
+  const Index row = y.size(axis + 1) * y.itemsize();
   const char* from = static_cast<const char*>(x.data());
   char* to = static_cast<char*>(y.data());
   const std::size_t before = std::size_t(start * row), bytes = std::size_t(count * row);

@@ -39,7 +39,7 @@ PyObject* concat(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const Index axis = PyLong_AsSsize_t(args[1]);
     require(axis >= 0 && axis < out.ndim(), "concat: no such axis");
     require(out.contiguous() && out.writeable(), "concat: expected a contiguous, writeable out");
-    const Index itemsize = py::reinterpret_borrow<py::array>(args[0]).itemsize();
+    const Index itemsize = out.itemsize();
     std::vector<Piece> pieces;
     Index row_bytes = 0;
     for (Py_ssize_t k = 2; k < count; ++k) {

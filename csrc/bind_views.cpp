@@ -45,7 +45,7 @@ PyObject* contiguous(PyObject*, PyObject* source) {
   return guarded([&]() -> py::object {
     const Array x(source, "contiguous");
     if (x.contiguous()) return py::reinterpret_borrow<py::object>(source);
-    const Index itemsize = py::reinterpret_borrow<py::array>(source).itemsize();
+    const Index itemsize = x.itemsize();
     require(itemsize == 1 || itemsize == 2 || itemsize == 4 || itemsize == 8, "contiguous: no copy of such items");
     const std::size_t bytes = count_bytes(x.ndim(), x.dims(), std::size_t(itemsize));
     void* const block = allocate(bytes);

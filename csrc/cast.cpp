@@ -10,10 +10,6 @@ namespace {
 
 constexpr Index kGrain = 32768;  // elements worth a thread
 
-using Byte = unsigned char;
-enum class Half : uint16_t {};
-enum class Brain : uint16_t {};
-
 DL_INLINE float float_of(uint32_t bits) {
   float x;
   __builtin_memcpy(&x, &bits, sizeof x);

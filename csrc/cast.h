@@ -1,8 +1,9 @@
 // Numbers of contiguous arrays in another type. All casts are from or to float32.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 
-// X(name, from, to); Half and Brain are the bits of IEEE binary16 and of bfloat16.
+// X(name, from, to)
 #define DL_CASTS(X)               \
   X(f16_to_f32, Half, float)      \
   X(bf16_to_f32, Brain, float)    \
@@ -15,6 +16,10 @@
   X(f32_to_f64, float, double)
 
 namespace dlcore {
+
+using Byte = unsigned char;
+enum class Half : std::uint16_t {};   // the bits of an IEEE binary16
+enum class Brain : std::uint16_t {};  // and of a bfloat16
 
 using Cast = void (*)(std::ptrdiff_t n, const void* from, void* to);
 

@@ -119,7 +119,7 @@ class Worker {
     while (true) {
       Task* task = next();
       if (task->job == nullptr) return;
-      if (task->core >= 0 && task->core == core_here()) keep_off(pthread_self(), task->core);
+      if (task->core == core_here()) keep_off(pthread_self(), task->core);
       run_part(task->job, task->context, tid_, task->width);
       task->remaining.fetch_sub(1, std::memory_order_release);
     }

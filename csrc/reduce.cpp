@@ -121,15 +121,17 @@ double reduce_rows(const Reduction& r, const Part& part, Index k) {
   return join_lanes<F, S>(F::join(F::join(s[0], s[1]), F::join(s[2], s[3])));
 }
 
-// Columns l0 to l0 + n, their states in `out`: memory is read along rows, some of them at a time.
-template <class T, class F, class S>
-void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, S* out) {
+// Columns l0 to l0 + n: memory is read along rows, some of them at a time.
+template <class T, class F>
+void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Index n, double* out) {
+  using S = typename F::template State<T>;
+  S states[kColumns];
   const Index outer = r.k * r.b * r.l, apart = part.a1 - part.a0, length = part.b1 - part.b0;
   const Index runs = length == 1 ? 1 : apart, rows = length == 1 ? apart : length, step = length == 1 ? outer : r.l;
   const double* shifts = r.shift == nullptr ? nullptr : r.shift + k * r.l + l0;
   const auto add = [&](const T* x, auto together) DL_INLINE_LAMBDA {
     const auto vector = [&](Index j, auto... count) DL_INLINE_LAMBDA {
-      vec<S> s = load(out + j, count...), shift = {};
+      vec<S> s = load(states + j, count...), shift = {};
       if constexpr (sizeof(S) == sizeof(double))
         if (shifts != nullptr) shift = load(shifts + j, count...);
       constexpr int kTogether = decltype(together)();
@@ -138,19 +140,20 @@ void reduce_columns(const Reduction& r, const Part& part, Index k, Index l0, Ind
         if (kTogether > 1 && j % (64 / int(sizeof(T))) == 0) __builtin_prefetch(at + kRows * step);
         s = F::add(s, elements<S>(at, count...), second<S, F>(r, at, count...), shift);
       });
-      store(out + j, s, count...);
+      store(states + j, s, count...);
     };
     Index j = 0;
     for (; j + lanes<S> <= n; j += lanes<S>) vector(j);
     if (j < n) vector(j, n - j);
   };
-  for (Index j = 0; j < n; ++j) out[j] = S(F::first);
+  for (Index j = 0; j < n; ++j) states[j] = S(F::first);
   const T* x = static_cast<const T*>(r.x) + (part.a0 * r.k + k) * r.b * r.l + part.b0 * r.l + l0;
   for (Index run = 0; run < runs; ++run, x += outer) {
     Index i = 0;
     for (; i + kRows <= rows; i += kRows) add(x + i * step, I<kRows>());
     for (; i < rows; ++i) add(x + i * step, I<1>());
   }
+  for (Index j = 0; j < n; ++j) out[j] = states[j];
 }
 
 // ---- all units, and the chunks of each output together
@@ -160,33 +163,33 @@ Index chunks_of(const Reduction& r, Index units) {
   return larger<Index>(1, smaller(smaller(wanted, kMaxChunks), r.a > 1 ? r.a : r.b));
 }
 
-template <class F, class S>
-void join_chunks(Index chunks, Index n, S* partial) {
+template <class F>
+void join_chunks(Index chunks, Index n, double* partial) {
   for (Index c = 1; c < chunks; ++c)
     for (Index i = 0; i < n; ++i) {
-      const vec<S> joined = F::join(broadcast(partial[i]), broadcast(partial[c * n + i]));
+      const Wide joined = F::join(broadcast(partial[i]), broadcast(partial[c * n + i]));
       partial[i] = joined[0];
     }
 }
 
 template <class T, class F>
 void reduce(const Reduction& r, double* result) {
-  using S = typename F::template State<T>;
   const Index outputs = r.outputs();
   if (outputs == 0) return;
   const Index blocks = (r.l + kColumns - 1) / kColumns, units = r.k * blocks;
   const Index chunks = chunks_of(r, units), per_unit = r.length() * outputs / (units * chunks);
-  const Scratch scratch(std::size_t(chunks * outputs) * sizeof(S));
-  S* const partial = static_cast<S*>(scratch.data());
+  const Scratch scratch(chunks > 1 ? std::size_t(chunks * outputs) * sizeof(double) : 1);
+  double* partial = chunks > 1 ? static_cast<double*>(scratch.data()) : result;
   parallel_for(0, units * chunks, kChunk / (per_unit + 1) + 1, [&](Index begin, Index end) {
     for (Index u = begin; u < end; ++u) {
       const Index c = u / units, k = u % units / blocks, l0 = u % blocks * kColumns;
       const Part part = part_of(r, c, chunks);
-      S* const out = partial + c * outputs + k * r.l + l0;
-      if (r.l == 1) *out = S(reduce_rows<T, F>(r, part, k));
+      double* out = partial + c * outputs + k * r.l + l0;
+      if (r.l == 1) *out = reduce_rows<T, F>(r, part, k);
       else reduce_columns<T, F>(r, part, k, l0, smaller(kColumns, r.l - l0), out);
     }
   });
+  if (chunks == 1) return;
   join_chunks<F>(chunks, outputs, partial);
   for (Index i = 0; i < outputs; ++i) result[i] = partial[i];
 }

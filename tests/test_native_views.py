@@ -62,7 +62,7 @@ def test_contiguous_refuses_items_of_other_sizes():
 
 
 @pytest.mark.parametrize("shape", [(-1,), (70, 90), (7, 9, 100), (10, 90, 7)])
-def test_reshape_copies_only_what_cannot_be_seen_so(shape):
+def test_reshape_of_a_transposed_array(shape):
     x = np.random.default_rng(0).normal(size=(90, 70)).astype(np.float32)
     with dl.device("cpu"):
         y = dl.tensor(x).T.reshape(shape).numpy()

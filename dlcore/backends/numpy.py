@@ -70,7 +70,7 @@ class NumpyBackend(Backend):
     def operand(self, array: Any) -> Any:
         """An operand as references take it."""
         if type(array) is self.array_type and dtypes.is_half(array.dtype):
-            return array.astype(np.float32)
+            return self.cast(array, dtypes.float32)
         return array
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dlcore import dtypes, settings
+from dlcore import settings
 from dlcore.backends.numpy import Array, NumpyBackend
 from dlcore.errors import BackendError, KernelError
 from dlcore.signature import Shape
@@ -39,12 +39,6 @@ class CpuBackend(NumpyBackend):
             return super().cast(array, dtype)
         out: Array = self._cast(array, dtype)
         return out
-
-    def operand(self, array: Any) -> Any:
-        """An operand as references take it."""
-        if type(array) is np.ndarray and dtypes.is_half(array.dtype):
-            return self.cast(array, dtypes.float32)
-        return array
 
     def fuse(self, lines: list[Any], values: list[Any], kept: list[int]) -> list[Any]:
         """Runs of element-wise lines as one each."""

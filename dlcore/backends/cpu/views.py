@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, indexing
+from dlcore.backends.cpu.cast import FEW
 from dlcore.dispatch import Call, implement
 from dlcore.signature import Shape
 
@@ -14,9 +15,6 @@ Array = np.ndarray[Any, Any]
 
 implement("broadcast_to", "cpu")(_C.broadcast_to)
 
-
-FEW = 2048
-"""Elements up to which NumPy copies as fast."""
 REFUSES_COPIES = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 
 
