@@ -22,6 +22,7 @@ void bind_launcher(py::module_& m);
 void bind_random(py::module_& m);
 void bind_recurrent(py::module_& m);
 void bind_reduce(py::module_& m);
+void bind_replay(py::module_& m);
 void bind_softmax(py::module_& m);
 void bind_views(py::module_& m);
 void bind_walk(py::module_& m);
@@ -260,6 +261,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
   dlcore::bind_pool(m);
+  dlcore::bind_replay(m);
   dlcore::bind_views(m);
   dlcore::bind_walk(m);
 }

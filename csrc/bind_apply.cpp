@@ -141,21 +141,10 @@ class Call {
     return found;
   }
 
-  // As Tensor._fill.
   py::object wrap(PyObject* array, Py_ssize_t index) const {
-    py::object out = new_of(house->tensor);
-    PyObject* const t = out.ptr();
     const bool flows = node_ && truth(PyTuple_GET_ITEM(house->p_flows.of(plan_.ptr()), index));
-    house->t_array.fill(t, array);
-    house->t_backend.fill(t, backend_);
-    house->t_meta.fill(t, PyTuple_GET_ITEM(house->p_outputs.of(plan_.ptr()), index));
-    house->t_edge.fill(t, flows ? edge(index) : py::none());
-    house->t_base.fill(t, Py_None);
-    house->t_grad.fill(t, Py_None);
-    house->t_version.fill(t, house->zero.ptr());
-    house->t_of_computed.fill(t, Py_False);
-    house->t_requires_grad.fill(t, flows ? Py_True : Py_False);
-    return out;
+    PyObject* const meta = PyTuple_GET_ITEM(house->p_outputs.of(plan_.ptr()), index);
+    return new_tensor(array, backend_, meta, flows ? edge(index) : py::none());
   }
 
   py::object edge(Py_ssize_t index) const {

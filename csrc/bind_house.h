@@ -20,6 +20,10 @@ class Slot {
   PyObject* of(PyObject* object) const { return *place(object); }
   void fill(PyObject* object, PyObject* value) const { *place(object) = Py_NewRef(value); }
   void fill(PyObject* object, py::object&& value) const { *place(object) = value.release().ptr(); }
+  void replace(PyObject* object, py::object&& value) const {
+    const py::object before = py::reinterpret_steal<py::object>(*place(object));
+    *place(object) = value.release().ptr();
+  }
 
  private:
   PyObject** place(PyObject* object) const {
@@ -69,9 +73,32 @@ inline bool truth(PyObject* object) {
   return found;
 }
 
+inline Py_ssize_t number(PyObject* integer) {
+  const Py_ssize_t found = PyLong_AsSsize_t(integer);
+  if (found == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return found;
+}
+
 inline py::object new_of(const py::object& type) {
   PyTypeObject* const t = reinterpret_cast<PyTypeObject*>(type.ptr());
   return owned(t->tp_alloc(t, 0));
+}
+
+// As Tensor._wrap.
+inline py::object new_tensor(PyObject* array, PyObject* backend, PyObject* meta, py::object&& edge) {
+  py::object out = new_of(house->tensor);
+  PyObject* const t = out.ptr();
+  const bool flows = !edge.is_none();
+  house->t_array.fill(t, array);
+  house->t_backend.fill(t, backend);
+  house->t_meta.fill(t, meta);
+  house->t_edge.fill(t, std::move(edge));
+  house->t_base.fill(t, Py_None);
+  house->t_grad.fill(t, Py_None);
+  house->t_version.fill(t, house->zero.ptr());
+  house->t_of_computed.fill(t, Py_False);
+  house->t_requires_grad.fill(t, flows ? Py_True : Py_False);
+  return out;
 }
 
 // What a dict holds, or null.

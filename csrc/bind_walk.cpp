@@ -25,12 +25,6 @@ void enter(PyObject* dict, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(dict, key, value.ptr()) < 0) throw py::error_already_set();
 }
 
-long number(PyObject* integer) {
-  const long found = PyLong_AsLong(integer);
-  if (found == -1 && PyErr_Occurred()) throw py::error_already_set();
-  return found;
-}
-
 bool is_node(const py::object& x) { return Py_TYPE(x.ptr()) == reinterpret_cast<PyTypeObject*>(house->node.ptr()); }
 
 class Walk {
@@ -90,7 +84,7 @@ class Walk {
     const bool plain = is_node(node);
     const Py_ssize_t count =
         plain ? PyTuple_GET_SIZE(house->p_outputs.of(house->n_plan.of(node.ptr()))) : number(node.attr("count").ptr());
-    const long sequence = number(plain ? house->n_sequence.of(node.ptr()) : node.attr("sequence").ptr());
+    const Py_ssize_t sequence = number(plain ? house->n_sequence.of(node.ptr()) : node.attr("sequence").ptr());
     py::list grads(count);
     for (Py_ssize_t i = 0; i < count; ++i) PyList_SET_ITEM(grads.ptr(), i, Py_NewRef(Py_None));
     enter(pending_.ptr(), node.ptr(), grads);
@@ -108,7 +102,7 @@ class Walk {
     }
   }
 
-  void visit(const py::object& node, const py::object& grads, long sequence) {
+  void visit(const py::object& node, const py::object& grads, Py_ssize_t sequence) {
     if (house->n_inputs.of(node.ptr()) == Py_None || number(PyList_GET_ITEM(names().overwritten.ptr(), 0)) > sequence)
       owned(PyObject_CallMethodNoArgs(node.ptr(), house->check.ptr()));
     const py::object saves = borrowed(house->n_saves.of(node.ptr()));
@@ -175,7 +169,7 @@ class Walk {
   const py::dict wanted_;
   const bool retain_, stop_;
   py::dict leaves_, found_, pending_;
-  std::vector<std::pair<long, PyObject*>> heap_;  // nodes of pending_ by sequence
+  std::vector<std::pair<Py_ssize_t, PyObject*>> heap_;  // nodes of pending_ by sequence
 };
 
 PyObject* walk(PyObject*, PyObject* const* args, Py_ssize_t count) {

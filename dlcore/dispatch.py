@@ -489,7 +489,7 @@ def _enter(function: Callable[..., Any]) -> None:
 
 
 def _take_shortcut() -> None:
-    """Let the extension, if it is there, run calls whose plan is known as `apply` would, and backward passes."""
+    """Let the extension, if it is there, run calls of known plans as `apply` would, backward passes and programs."""
     try:
         from dlcore import _C
     except ImportError:
@@ -497,6 +497,7 @@ def _take_shortcut() -> None:
     try:
         _enter(_C.shortcut(Op, Tensor, Plan, autograd, _listeners, apply))
         autograd.engine = _C.walk
+        recording.native = _C
     except AttributeError as error:
         raise KernelError(f"the C++ extension is an older build, make it anew ({error})") from None
 

@@ -28,7 +28,6 @@ from dlcore.tensor import Tensor
 
 Array = Any
 MAX_PROGRAMS = 16
-MISS = object()
 PLAIN = (bool, int, float, str, bytes, type(None))
 PACKAGE = str(Path(__file__).parent)
 
@@ -286,8 +285,8 @@ class Program:
         for backend in r.backends:
             self.lines = backend.fuse(self.lines, r.values, kept)
         given = [*range(len(r.inputs)), *(slot for _, slot in r.loads), *(slot for _, slot in grads)]
-        self.source, self._run = compiled(self.lines, given, kept)
-        self._repeat = self._function(len(r.inputs), [], _Names())
+        self.source, run = compiled(self.lines, given, kept)
+        self._run = _counted(run, self._streams) if self._streams else run
 
     def _output(self, recorder: Recorder, x: Any, kept: list[int]) -> Any:
         """A leaf of the result: what to make it from. `kept` grows by the slots that are wanted."""
@@ -304,44 +303,30 @@ class Program:
         kept.append(slot)
         return Slot(len(kept) - 1), x._backend
 
-    def quick(self, inputs: Sequence[Tensor], outside: _Outside, changes: int) -> Callable[..., Any]:
-        """A function of tensors that returns MISS unless they, and all that is outside, are as recorded."""
-        names = _Names()
-        names |= {"MISS": MISS, "Tensor": Tensor, "mode": mode, "now": recording.now, "changes": recording.changes}
-        names |= {"listeners": dispatch._listeners, "outside": outside._globals}
-        constant = names.constant
-        tests = [
-            f"changes[0] != {changes} or mode.enabled is not {mode.enabled} or now.recorder is not None or listeners"
-        ]
-        for i, x in enumerate(inputs):
-            tests.append(f"type(x{i}) is not Tensor or x{i}._meta is not {constant(x._find_meta())}")
-            tests.append(f"x{i}._backend is not {constant(x._backend)} or x{i}._edge is not None")
-            tests.append(f"x{i}.requires_grad is not {x.requires_grad}")
-            tests += [f"x{i} is x{j}" for j in range(i)]
-        loads = zip(self._loads, self._flags, strict=True)
-        tests += [f"{constant(x)}.requires_grad is not {flag}" for x, flag in loads]
-        tests += [f"{names.leaf(x)}.grad is not None" for x in self._none]
-        tests += [f"{names.leaf(x)}.grad is None" for x in self._grads]
-        tests += [f"{constant(cell)}.cell_contents is not {constant(value)}" for cell, value in outside._cells]
-        tests += [f"outside.get({name!r}) is not {constant(value)}" for name, value in outside._names]
-        return self._function(len(inputs), [f"if {test}: return MISS" for test in tests], names)
-
-    def _function(self, count: int, tests: Sequence[str], names: _Names) -> Callable[..., Any]:
-        """The program as a function of `count` tensors, which sets gradients as the step did."""
-        names |= {"replay": self._run, "wrap": Tensor._wrap, "start": _start, "random": random}
-        constant, leaf = names.constant, names.leaf
-        taken = [f"x{i}" for i in range(count)]
-        given = [*taken, *map(constant, self._loads), *(f"{leaf(x)}.grad" for x in self._grads)]
-        text = [f"found = replay([{', '.join(f'{x}._array' for x in given)}])"]
-        if self._streams:
-            after = f"random.set_state((seed, stream + {self._streams}))"
-            text = ["start.state = seed, stream = random.state()", *text, after]
-        text += [f"{leaf(x)}.grad = None" for x in self._dropped]
-        text += [f"{leaf(x)}.grad = wrap(found[{i}], {constant(b)})" for i, (x, b) in enumerate(self._set)]
-        text.append(f"return {_written(self._result, constant)}")
-        source = "\n    ".join([f"def run({', '.join(taken)}):", *tests, *text])
-        exec(compile(source, "<captured>", "exec"), names)
-        return cast(Callable[..., Any], names["run"])
+    def quick(self, inputs: Sequence[Tensor], outside: _Outside) -> Callable[..., Any] | None:
+        """`__call__` as a function of tensors that returns NotImplemented unless they, and all that is outside, are as
+        recorded; None without the extension.
+        """
+        if recording.native is None:
+            return None
+        replay: Callable[..., Any] = recording.native.replay(
+            program=self._run,
+            result=self._result,
+            slot=Slot,
+            inputs=tuple((x._find_meta(), x._backend, x.requires_grad) for x in inputs),
+            loads=tuple(zip(self._loads, self._flags, strict=True)),
+            without=tuple(self._none),
+            accumulated=tuple(self._grads),
+            dropped=tuple(self._dropped),
+            set=tuple(self._set),
+            cells=tuple(outside._cells),
+            names=tuple(outside._names),
+            globals=outside._globals,
+            enabled=mode.enabled,
+            changes=recording.changes,
+            seen=recording.changes[0],
+        )
+        return replay
 
     def fits(self, inputs: Sequence[Tensor]) -> bool:
         """Whether flags and gradients of tensors from outside are what they were."""
@@ -353,39 +338,42 @@ class Program:
         )
 
     def __call__(self, inputs: Sequence[Tensor]) -> Any:
-        """Run it on tensors of the recorded shapes."""
-        return self._repeat(*inputs)
-
-
-class _Names(dict[str, Any]):
-    """What the text of a function names."""
-
-    def constant(self, value: Any) -> str:
-        """A name for a value."""
-        name = f"c{len(self)}"
-        self[name] = value
-        return name
-
-    def leaf(self, x: Tensor | int) -> str:
-        """A name for a leaf: an input, by its number, or a tensor from outside."""
-        return f"x{x}" if isinstance(x, int) else self.constant(x)
+        """Run it on tensors of the recorded shapes, and set gradients as the step did."""
+        grads = (cast(Tensor, _leaf(x, inputs).grad) for x in self._grads)
+        found = self._run([x._array for x in (*inputs, *self._loads, *grads)])
+        for x in self._dropped:
+            _leaf(x, inputs).grad = None
+        for (x, backend), array in zip(self._set, found, strict=False):
+            _leaf(x, inputs).grad = Tensor._wrap(array, backend)
+        return _built(self._result, found)
 
 
 def _leaf(x: Tensor | int, inputs: Sequence[Tensor]) -> Tensor:
     return inputs[x] if isinstance(x, int) else x
 
 
-def _written(tree: Any, constant: Callable[[Any], str]) -> str:
-    """Text that makes a result from `found`."""
+def _counted(run: Callable[[list[Array]], Any], streams: int) -> Callable[[list[Array]], Any]:
+    """A program that draws this many random keys."""
+
+    def counted(given: list[Array]) -> Any:
+        _start.state = seed, stream = random.state()
+        found = run(given)
+        random.set_state((seed, stream + streams))
+        return found
+
+    return counted
+
+
+def _built(tree: Any, found: tuple[Any, ...]) -> Any:
+    """A result from what a program kept."""
     if type(tree) is tuple and tree and isinstance(tree[0], Slot):
         (slot,), backend = tree
-        return f"found[{slot}]" if backend is None else f"wrap(found[{slot}], {constant(backend)})"
+        return found[slot] if backend is None else Tensor._wrap(found[slot], backend)
     if type(tree) in (tuple, list):
-        inner = "".join(f"{_written(x, constant)}, " for x in tree)
-        return f"({inner})" if type(tree) is tuple else f"[{inner}]"
+        return type(tree)([_built(x, found) for x in tree])
     if type(tree) is dict:
-        return "{" + ", ".join(f"{constant(name)}: {_written(x, constant)}" for name, x in tree.items()) + "}"
-    return constant(tree)
+        return {name: _built(x, found) for name, x in tree.items()}
+    return tree
 
 
 def _map(f: Callable[[Any], Any], tree: Any) -> Any:
@@ -402,22 +390,37 @@ def _map(f: Callable[[Any], Any], tree: Any) -> Any:
 def compiled(
     lines: Sequence[Line], given: Sequence[int], kept: Sequence[int]
 ) -> tuple[str, Callable[[list[Any]], tuple[Any, ...]]]:
-    """The text of a program `replay(given) -> kept` and the function."""
+    """The text of a program `replay(given) -> kept` and the function: of that text, or in one call of the extension."""
     names: dict[str, Any] = {}
-    last = {slot: i for i, line in enumerate(lines) for slot in (*line.results, *used(line))}
-    last = {slot: i for slot, i in last.items() if slot not in set(kept)}
-    dead: dict[int, list[int]] = {}
-    for slot, i in last.items():
-        dead.setdefault(i, []).append(slot)
+    dead = _dead(lines, kept)
     text = ["def replay(given):", f"    [{_variables(given)}] = given", "    del given"]
     for i, line in enumerate(lines):
         text.append(f"    {_text(line, i, names)}")
-        if i in dead:
+        if dead[i]:
             text.append(f"    del {_variables(dead[i])}")
     text.append(f"    return ({_variables(kept)}{',' * (len(kept) == 1)})")
     source = "\n".join(text)
+    if recording.native is not None:
+        return source, recording.native.program([*map(_packed, lines, dead)], given, kept)
     exec(compile(source, "<captured>", "exec"), names)
     return source, names["replay"]
+
+
+def _dead(lines: Sequence[Line], kept: Sequence[int]) -> list[list[int]]:
+    """For each line, the slots that nothing uses after it."""
+    last = {slot: i for i, line in enumerate(lines) for slot in (*line.results, *used(line))}
+    wanted = set(kept)
+    dead: list[list[int]] = [[] for _ in lines]
+    for slot, i in last.items():
+        if slot not in wanted:
+            dead[i].append(slot)
+    return dead
+
+
+def _packed(line: Line, dead: list[int]) -> tuple[Any, ...]:
+    """A line as the extension takes it."""
+    operands = (*line.operands, *map(Const, line.attrs.values()))
+    return line.call, operands, tuple(line.attrs) or None, line.results, line.several, dead
 
 
 def used(line: Line) -> Iterator[int]:
@@ -448,12 +451,20 @@ def _text(line: Line, at: int, names: dict[str, Any]) -> str:
 # ---- capture
 
 
+class _Recorded(NamedTuple):
+    """quick: the short way into the program; None where arguments are not all tensors, each another one."""
+
+    outside: _Outside
+    program: Program
+    quick: Callable[..., Any] | None
+
+
 class Captured:
     """A function that replays what it recorded; see `capture`. `programs` are those of all kinds of arguments met."""
 
     def __init__(self, f: Callable[..., Any]) -> None:
         self.f = f
-        self._programs: dict[Any, list[tuple[_Outside, Program]]] = {}
+        self._programs: dict[Any, list[_Recorded]] = {}
         self._quick: Callable[..., Any] | None = None
         functools.update_wrapper(self, f)
 
@@ -463,7 +474,7 @@ class Captured:
     @property
     def programs(self) -> list[Program]:
         """What was recorded, oldest first."""
-        return [program for group in self._programs.values() for _, program in group]
+        return [recorded.program for group in self._programs.values() for recorded in group]
 
     def clear(self) -> None:
         """Forget all programs and their memory."""
@@ -472,18 +483,18 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the function returns, cut off from the graph. Raises GraphError for what cannot be repeated."""
-        quick = self._quick
-        if quick is not None and not kwargs and len(args) == quick.__code__.co_argcount:
-            found = quick(*args)
-            if found is not MISS:
+        if self._quick is not None and not kwargs:
+            found = self._quick(*args)
+            if found is not NotImplemented:
                 return found
         if recording.now.recorder is not None or dispatch._listeners:
             return self.f(*args, **kwargs)
         inputs: list[Tensor] = []
         key = (_kind(args, inputs), _kind(kwargs, inputs), mode.enabled, recording.changes[0])
-        for outside, program in self._programs.get(key, ()):
-            if outside.same() and program.fits(inputs):
-                return program(inputs)
+        for recorded in self._programs.get(key, ()):
+            if recorded.outside.same() and recorded.program.fits(inputs):
+                self._quick = recorded.quick
+                return recorded.program(inputs)
         return self._record(key, inputs, args, kwargs)
 
     def _record(self, key: Any, inputs: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -501,9 +512,9 @@ class Captured:
             self.clear()
         key = (*key[:-1], recording.changes[0])
         outside = _Outside(self.f)
-        self._programs.setdefault(key, []).insert(0, (outside, program))
-        if not kwargs and len(inputs) == len(args):
-            self._quick = program.quick(inputs, outside, recording.changes[0])
+        plain = not kwargs and len(inputs) == len(args)
+        self._quick = program.quick(inputs, outside) if plain else None
+        self._programs.setdefault(key, []).insert(0, _Recorded(outside, program, self._quick))
         return _map(
             lambda x: x.detach() if isinstance(x, Tensor) and x._edge is not None else _now(x, recorder), result
         )

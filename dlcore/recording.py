@@ -42,6 +42,9 @@ class _Now(threading.local):
 
 now = _Now()
 
+native: Any = None
+"""The extension, once dispatch has told it of dlcore's classes."""
+
 changes = [0]
 """How often a module changed in a way that a recorded function may have seen."""
 

@@ -1,10 +1,13 @@
 """`dl.capture`: replays have the bits of eager steps, and what cannot be repeated is refused."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 import dlcore as dl
-from dlcore import graph, nn, optim
+from dlcore import nn, optim, recording
 from dlcore.errors import ArgumentError, GraphError, IndexRangeError, ShapeError
 from dlcore.op import OPS
 from dlcore.profile import profile
@@ -405,20 +408,169 @@ def test_the_short_way_looks_at_arguments_and_tensors_outside():
     f = dl.capture(lambda x, y: x * w + y)
     x, y = dl.tensor([1.0]), dl.tensor([10.0])
     assert f(x, y).item() == 12
+    if recording.native is None:
+        pytest.skip("there is no extension")
     assert f._quick(x, y).item() == 12
     missed = [(x, x), (x, y.reshape(1, 1)), (x, dl.tensor([1.0], "float64")), (x, 1.0)]
     missed += [(x, dl.tensor([1.0], requires_grad=True)), (x, y * w), (x, dl.tensor([1.0], device="numpy"))]
     numpy_default = x.device == "numpy"
-    assert all(f._quick(*args) is graph.MISS for args in missed[: -1 if numpy_default else None])
+    assert all(f._quick(*args) is NotImplemented for args in missed[: -1 if numpy_default else None])
     w.requires_grad = False
-    assert f._quick(x, y) is graph.MISS
+    assert f._quick(x, y) is NotImplemented
     w.requires_grad = True
     with dl.no_grad():
-        assert f._quick(x, y) is graph.MISS
+        assert f._quick(x, y) is NotImplemented
     with profile():
-        assert f._quick(x, y) is graph.MISS
+        assert f._quick(x, y) is NotImplemented
     nn.ReLU().inplace = True
-    assert f._quick(x, y) is graph.MISS
+    assert f._quick(x, y) is NotImplemented
+
+
+def test_the_short_way_is_not_taken_with_a_computed_argument():
+    f = dl.capture(lambda x: x * 2)
+    x = dl.tensor([1.0], requires_grad=True)
+    for _ in range(2):
+        assert f(x).item() == 2
+    with pytest.raises(GraphError, match="computed by a recorded op"):
+        f(x + 0)
+
+
+def test_the_short_way_is_not_taken_without_the_gradients_that_were_there():
+    w = dl.tensor([2.0], requires_grad=True)
+    f = dl.capture(lambda x: (w * x).sum().backward())
+    for _ in range(3):
+        f(dl.tensor([1.0]))
+    w.grad = None
+    f(dl.tensor([1.0]))
+    assert w.grad.item() == 1
+
+
+def test_the_short_way_is_not_taken_while_another_function_is_recorded():
+    inner = dl.capture(lambda x: x * 2)
+    for _ in range(2):
+        inner(dl.tensor([1.0]))
+    outer = dl.capture(lambda x: inner(x) + 1)
+    assert [outer(dl.tensor([k])).item() for k in (1.0, 5.0)] == [3, 11]
+
+
+factor = 2.0
+
+
+def times_factor(x):
+    return x * factor
+
+
+def test_the_short_way_looks_at_globals(monkeypatch):
+    f = dl.capture(times_factor)
+    for _ in range(2):
+        assert f(dl.tensor([1.0])).item() == 2
+    monkeypatch.setitem(globals(), "factor", 3.0)
+    assert f(dl.tensor([1.0])).item() == 3
+
+
+@pytest.fixture(params=["text", "extension"])
+def way(request, monkeypatch):
+    """Programs run by their text, or in one call of the extension."""
+    if request.param == "text":
+        monkeypatch.setattr(recording, "native", None)
+    elif recording.native is None:
+        pytest.skip("there is no extension")
+
+
+def test_a_program_has_the_bits_of_eager_steps_either_way(way):
+    def build():
+        model = mlp(nn.Dropout(0.3), nn.BatchNorm1d(8))
+        return model, optim.Adam(model.parameters()), {"clip": lambda: optim.clip_grad_norm(model.parameters(), 0.1)}
+
+    run = same_as_eager(build)
+    assert len(run.programs) == 1
+
+
+def test_a_program_gives_nested_results_and_gradients_either_way(way):
+    def f(x, y):
+        (x * y).sum().backward()
+        return {"sum": x + y, "all": [(x * 2, 3), None]}
+
+    captured = dl.capture(f)
+    for k in (1.0, 2.0, 3.0):
+        x, y = dl.tensor([k], requires_grad=True), dl.tensor([10.0])
+        found = captured(x, y)
+        assert (found["sum"].item(), found["all"][0][0].item(), found["all"][0][1], found["all"][1]) == (
+            k + 10, 2 * k, 3, None
+        )  # fmt: skip
+        assert x.grad.item() == 10
+        assert not found["sum"].requires_grad
+
+
+def test_arrays_of_a_program_die_after_their_last_use_either_way(way):
+    _C = pytest.importorskip("dlcore._C")
+    x = dl.ones(1 << 18, device="cpu")
+
+    @dl.capture
+    def f(x):
+        for _ in range(20):
+            x = dl.softmax(x, axis=0)
+        return x
+
+    f(x)
+    _C.reset_peak()
+    before = _C.memory_stats()["peak"]
+    f(x)
+    assert _C.memory_stats()["peak"] - before < 4 * x.size * 4
+
+
+def test_an_error_in_a_replay_leaves_the_program_usable_either_way(way):
+    table = dl.tensor([[1.0], [2.0]])
+    f = dl.capture(lambda ids: dl.embedding(ids, table) * 3)
+    assert f(dl.tensor([0, 1])).tolist() == [[3.0], [6.0]]
+    with pytest.raises(IndexRangeError):
+        f(dl.tensor([0, 2]))
+    assert f(dl.tensor([1, 0])).tolist() == [[6.0], [3.0]]
+
+
+def a_model_of_a_step_that_names_itself():
+    model = mlp()
+
+    def step(x):
+        return model(x), captured.f is None
+
+    captured = dl.capture(step)
+    for _ in range(2):
+        captured(dl.ones((2, 6)))
+    return weakref.ref(model)
+
+
+def test_a_captured_step_that_names_itself_is_collected(way):
+    model = a_model_of_a_step_that_names_itself()
+    gc.collect()
+    assert model() is None
+
+
+def test_kinds_of_arguments_that_take_turns_go_the_short_way():
+    f = dl.capture(lambda x: x + 1)
+    if recording.native is None:
+        pytest.skip("there is no extension")
+    for _ in range(2):
+        for size in (2, 3):
+            x = dl.ones(size)
+            assert f(x).tolist() == [2.0] * size
+            assert f._quick(x).tolist() == [2.0] * size
+    assert len(f.programs) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "given", "message"),
+    [
+        ([(len, (0,), None, [1, 2], True, [])], [[1]], "a tuple of 2"),
+        ([(len, (0,), None, [1], False, [])], [], "a list of 1 arrays"),
+        ([(len,)], [[1]], "a tuple of 6"),
+    ],
+)
+def test_the_extension_refuses_lines_that_are_none(lines, given, message):
+    if recording.native is None:
+        pytest.skip("there is no extension")
+    with pytest.raises(TypeError, match=message):
+        recording.native.program(lines, [0], [1])(given)
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "gelu"])
