@@ -41,6 +41,56 @@ DL_INLINE V expm1(V x) {
   return (u == 1) | (x != x) ? x : (d == -1) | (u == u + u) ? d : d * (x / log(u));
 }
 
+// log(e^a + e^b) without overflow; infinities of one sign have no difference.
+template <class T>
+DL_INLINE vec<T> logaddexp(vec<T> a, vec<T> b) {
+  return a == b ? a + T(0.69314718055994530942) : nan_max(a, b) + log1p(exp(-abs(a - b)));
+}
+
+// ---- rounding to whole numbers
+
+enum Rounding { kToEven, kDown, kUp, kToZero };  // as the instructions number them
+constexpr int kQuiet = 8;
+
+#if !defined(__AVX2__)
+template <Rounding How>
+DL_INLINE float rounded(float x) {
+  return How == kDown     ? __builtin_floorf(x)
+         : How == kUp     ? __builtin_ceilf(x)
+         : How == kToZero ? __builtin_truncf(x)
+                          : __builtin_rintf(x);
+}
+template <Rounding How>
+DL_INLINE double rounded(double x) {
+  return How == kDown     ? __builtin_floor(x)
+         : How == kUp     ? __builtin_ceil(x)
+         : How == kToZero ? __builtin_trunc(x)
+                          : __builtin_rint(x);
+}
+#endif
+template <Rounding How>
+DL_INLINE vec_f32 rounded(vec_f32 x) {
+#if defined(__AVX512F__)
+  return (vec_f32)_mm512_roundscale_ps((__m512)x, How | kQuiet);
+#elif defined(__AVX2__)
+  return (vec_f32)_mm256_round_ps((__m256)x, How | kQuiet);
+#else
+  for (int i = 0; i < lanes<float>; ++i) x[i] = rounded<How>(float(x[i]));
+  return x;
+#endif
+}
+template <Rounding How>
+DL_INLINE vec<double> rounded(vec<double> x) {
+#if defined(__AVX512F__)
+  return (vec<double>)_mm512_roundscale_pd((__m512d)x, How | kQuiet);
+#elif defined(__AVX2__)
+  return (vec<double>)_mm256_round_pd((__m256d)x, How | kQuiet);
+#else
+  for (int i = 0; i < lanes<double>; ++i) x[i] = rounded<How>(double(x[i]));
+  return x;
+#endif
+}
+
 // x^y by the C library; cubes are products, in which an element does not depend on what is beside it.
 DL_INLINE float power_of(float x, float y) { return y == 3 ? x * x * x : ::powf(x, y); }
 DL_INLINE double power_of(double x, double y) { return y == 3 ? x * x * x : ::pow(x, y); }
@@ -68,6 +118,15 @@ template <class T>
 DL_INLINE vec<T> gelu_slope(vec<T> x) {
   const Normal<T> at = normal(x);
   return at.below + x * at.bell * T(0.39894228040143267794);
+}
+template <class T>
+DL_INLINE vec<T> hardsigmoid(vec<T> x) {
+  return bounded(x / T(6) + T(0.5), vec<T>{}, broadcast(T(1)));
+}
+// The fixed-point constants of Klambauer et al. (arXiv:1706.02515, equation 14)
+template <class T>
+DL_INLINE vec<T> selu(vec<T> x) {
+  return T(1.0507009873554805) * (x > T(0) ? x : T(1.6732632423543772) * expm1(x));
 }
 template <class T>
 DL_INLINE vec<T> silu_slope(vec<T> x) {

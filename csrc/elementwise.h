@@ -24,6 +24,12 @@
   X(reciprocal, 1, T(1) / a)                                               \
   X(exp, 1, exp(a))                                                        \
   X(log, 1, log(a))                                                        \
+  X(logaddexp, 2, logaddexp<T>(a, b))                                      \
+  X(sign, 1, a > T(0) ? broadcast(T(1)) : a < T(0) ? broadcast(T(-1)) : a) \
+  X(floor, 1, rounded<kDown>(a))                                           \
+  X(ceil, 1, rounded<kUp>(a))                                              \
+  X(trunc, 1, rounded<kToZero>(a))                                         \
+  X(round, 1, rounded<kToEven>(a))                                         \
   X(expm1, 1, expm1(a))                                                    \
   X(log1p, 1, log1p(a))                                                    \
   X(tanh, 1, tanh(a))                                                      \
@@ -39,6 +45,14 @@
   X(softplus, 2, (a < T(0) ? vec<T>{} : a) + log1p(exp(-abs(b * a))) / b)  \
   X(logsigmoid, 1, (a > T(0) ? vec<T>{} : a) - log1p(exp(-abs(a))))        \
   X(softsign, 1, a / (T(1) + abs(a)))                                      \
+  X(tanhshrink, 1, a - tanh(a))                                            \
+  X(selu, 1, selu<T>(a))                                                   \
+  X(celu, 2, a > T(0) ? a : b * expm1(a / b))                              \
+  X(hardsigmoid, 1, hardsigmoid<T>(a))                                     \
+  X(hardswish, 1, a * hardsigmoid<T>(a))                                   \
+  X(hardshrink, 2, abs(a) <= b ? vec<T>{} : a)                             \
+  X(softshrink, 2, a - bounded(a, -b, b))                                  \
+  X(threshold, 3, a <= b ? c : a)                                          \
   X(relu_grad, 2, b > T(0) ? a : vec<T>{})                                 \
   X(sigmoid_grad, 2, a * b * (T(1) - b))                                   \
   X(tanh_grad, 2, a * (T(1) - b * b))                                      \

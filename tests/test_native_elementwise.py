@@ -24,6 +24,10 @@ def bounded(x, low, high):
     return np.where(raised > high, high, raised)
 
 
+def hardsigmoid(x):
+    return bounded(x / x.dtype.type(6) + x.dtype.type(0.5), 0, 1)
+
+
 def gelu(x):
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
@@ -58,7 +62,10 @@ EXACT = {  # operands, and the function they must equal to the last bit
     "greater": (2, np.greater),
     "lerp": (3, lambda a, b, w: a + w * (b - a)), "tanh_grad": (2, lambda g, y: g * (1 - y * y)),
     "sigmoid_grad": (2, lambda g, y: g * y * (1 - y)), "greater_equal": (2, np.greater_equal),
-    "equal": (2, np.equal), "not_equal": (2, np.not_equal),
+    "equal": (2, np.equal), "not_equal": (2, np.not_equal), "sign": (1, np.sign), "floor": (1, np.floor),
+    "ceil": (1, np.ceil), "trunc": (1, np.trunc), "round": (1, np.round), "hardsigmoid": (1, hardsigmoid),
+    "hardswish": (1, lambda x: x * hardsigmoid(x)), "hardshrink": (2, lambda x, b: np.where(np.abs(x) <= b, 0, x)),
+    "softshrink": (2, lambda x, b: x - bounded(x, -b, b)), "threshold": (3, lambda x, b, c: np.where(x <= b, c, x)),
 }  # fmt: skip
 CLOSE = {  # operands, and the function they come close to
     "rsqrt": (1, lambda x: 1 / np.sqrt(x)), "exp": (1, np.exp), "log": (1, np.log), "expm1": (1, np.expm1),
@@ -67,7 +74,9 @@ CLOSE = {  # operands, and the function they come close to
     "elu": (2, lambda x, a: np.where(x > 0, x, a * np.expm1(x))), "softplus": (2, softplus),
     "logsigmoid": (1, lambda x: -softplus(-x)), "softsign": (1, lambda x: x / (1 + np.abs(x))),
     "gelu_grad": (2, lambda g, x: g * gelu_slope(x)), "gelu_tanh_grad": (2, lambda g, x: g * gelu_tanh_slope(x)),
-    "silu_grad": (2, lambda g, x: g * silu_slope(x)), "pow": (2, np.power),
+    "silu_grad": (2, lambda g, x: g * silu_slope(x)), "pow": (2, np.power), "logaddexp": (2, np.logaddexp),
+    "tanhshrink": (1, lambda x: x - np.tanh(x)), "celu": (2, lambda x, b: np.where(x > 0, x, b * np.expm1(x / b))),
+    "selu": (1, lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))),
 }  # fmt: skip
 TABLE = EXACT | CLOSE
 SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, -1e-40, 3e38, -3e38, 1e-20, -1e-20, 88.0, -88.0, 105.0])
@@ -107,7 +116,7 @@ def test_relative_error_over_the_range(name, isa):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", sorted(TABLE.keys() - {"gelu_grad", "gelu_tanh_grad", "silu_grad"}))
+@pytest.mark.parametrize("name", sorted(TABLE.keys() - {"gelu_grad", "gelu_tanh_grad", "silu_grad", "celu"}))
 def test_nan_infinities_and_extremes_as_numpy(name, dtype, isa):
     grid = np.meshgrid(*[SPECIAL.astype(dtype)] * TABLE[name][0])
     xs = [np.ascontiguousarray(g.ravel()) for g in grid]
@@ -118,10 +127,26 @@ def test_nan_infinities_and_extremes_as_numpy(name, dtype, isa):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-37)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_celu_of_extremes_as_numpy(dtype, isa):
+    """Of all but the smallest quotients, which underflow."""
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(_C.celu(SPECIAL.astype(dtype), 0.5), expected("celu", [SPECIAL, 0.5]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gelu_grad", "gelu_tanh_grad", "silu_grad"])
 def test_gradients_far_out_are_zero_or_one(name, isa):
     x = np.array([-1e4, -300, 300, 1e4], np.float32)
     np.testing.assert_array_equal(getattr(_C, name)(np.ones(4, np.float32), x), [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["round", "floor", "ceil", "trunc"])
+def test_halves_and_what_has_no_fraction_are_rounded_as_numpy(name, dtype, isa):
+    x = np.concatenate([np.arange(-9, 9) / 2, 2.0 ** np.arange(20, 60), -(2.0 ** np.arange(20, 60)) + 0.5]).astype(
+        dtype
+    )
+    np.testing.assert_array_equal(getattr(_C, name)(x), getattr(np, name)(x))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -15,11 +15,12 @@ Array = np.ndarray[Any, Any]
 
 PLAIN = (
     "add", "subtract", "multiply", "divide", "lerp", "maximum", "minimum", "negative", "abs", "square", "sqrt",
-    "pow", "rsqrt", "reciprocal", "exp", "log", "expm1", "log1p", "tanh", "sigmoid", "erf", "relu", "silu", "mish",
-    "logsigmoid", "softsign", "relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "less", "less_equal", "greater",
+    "pow", "rsqrt", "reciprocal", "exp", "log", "logaddexp", "sign", "floor", "ceil", "trunc", "round", "expm1",
+    "log1p", "tanh", "sigmoid", "erf", "relu", "silu", "mish", "logsigmoid", "softsign", "tanhshrink", "selu",
+    "hardsigmoid", "hardswish", "relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "less", "less_equal", "greater",
     "greater_equal", "equal", "not_equal", "where",
 )  # fmt: skip
-"""Ops that are their function of `_C`; the others adapt attributes."""
+"""Ops that are their function of `_C`; those of ADAPTED and `clip` adapt something."""
 
 
 def refuse_all_but_f32_f64(call: Call) -> str | None:
@@ -41,31 +42,33 @@ def _clip(x: Array, low: Array | None, high: Array | None) -> Array:
     return out
 
 
-@_native("leaky_relu")
-def _leaky_relu(x: Array, *, slope: float) -> Array:
-    out: Array = _C.leaky_relu(x, slope)
-    return out
+ADAPTED: dict[str, Callable[[Mapping[str, Any]], tuple[str, list[float]]]] = {
+    "celu": lambda a: ("celu", [a["alpha"]]),
+    "elu": lambda a: ("elu", [a["alpha"]]),
+    "gelu": lambda a: ("gelu_tanh" if a["approximate"] == "tanh" else "gelu", []),
+    "gelu_grad": lambda a: ("gelu_tanh_grad" if a["approximate"] == "tanh" else "gelu_grad", []),
+    "hardshrink": lambda a: ("hardshrink", [a["lambd"]]),
+    "hardtanh": lambda a: ("clip", [a["low"], a["high"]]),
+    "leaky_relu": lambda a: ("leaky_relu", [a["slope"]]),
+    "prelu": lambda a: ("leaky_relu", []),
+    "relu6": lambda a: ("clip", [0.0, 6.0]),
+    "softplus": lambda a: ("softplus", [a["beta"]]),
+    "softshrink": lambda a: ("softshrink", [a["lambd"]]),
+    "threshold": lambda a: ("threshold", [a["threshold"], a["value"]]),
+}
+"""For ops with attributes, or with another name: the function of `_C`, and what it takes after the operands."""
 
 
-@_native("elu")
-def _elu(x: Array, *, alpha: float) -> Array:
-    out: Array = _C.elu(x, alpha)
-    return out
+def _adapted(name: str) -> Callable[..., Array]:
+    adapt = ADAPTED[name]
+
+    def call(*operands: Array, **attrs: Any) -> Array:
+        kernel, numbers = adapt(attrs)
+        out: Array = getattr(_C, kernel)(*operands, *numbers)
+        return out
+
+    return call
 
 
-@_native("softplus")
-def _softplus(x: Array, *, beta: float) -> Array:
-    out: Array = _C.softplus(x, beta)
-    return out
-
-
-@_native("gelu")
-def _gelu(x: Array, *, approximate: str) -> Array:
-    out: Array = (_C.gelu_tanh if approximate == "tanh" else _C.gelu)(x)
-    return out
-
-
-@_native("gelu_grad")
-def _gelu_grad(g: Array, x: Array, *, approximate: str) -> Array:
-    out: Array = (_C.gelu_tanh_grad if approximate == "tanh" else _C.gelu_grad)(g, x)
-    return out
+for _name in ADAPTED:
+    _native(_name)(_adapted(_name))

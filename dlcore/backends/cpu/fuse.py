@@ -10,12 +10,12 @@ calls the same kernels on pieces of the arrays, and an epilogue computes the sam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dlcore import _C, dtypes
-from dlcore.backends.cpu.elementwise import PLAIN
+from dlcore.backends.cpu.elementwise import ADAPTED, PLAIN
 from dlcore.backends.cpu.fuse_attention import joined_attention
 from dlcore.backends.cpu.fuse_embedding import embedded_recurrences
 from dlcore.backends.cpu.fuse_pool import masks_first, pooled_convolutions
@@ -24,15 +24,7 @@ from dlcore.graph import Const, Line, Value
 from dlcore.op import OPS
 
 MAX_OPERANDS, MAX_STEPS = 8, 16  # kMaxOperands and kMaxSteps of csrc
-ATTRS: dict[str, Callable[[Any], tuple[str, list[float]]]] = {
-    "clip": lambda a: ("clip", []),
-    "gelu": lambda a: ("gelu_tanh" if a["approximate"] == "tanh" else "gelu", []),
-    "gelu_grad": lambda a: ("gelu_tanh_grad" if a["approximate"] == "tanh" else "gelu_grad", []),
-    "leaky_relu": lambda a: ("leaky_relu", [a["slope"]]),
-    "elu": lambda a: ("elu", [a["alpha"]]),
-    "softplus": lambda a: ("softplus", [a["beta"]]),
-}
-"""For ops whose call adapts something: the kernel, and what it takes after the operands."""
+ATTRS = {"clip": lambda a: ("clip", []), **ADAPTED}
 HEADS = ("conv2d", "conv2d_dx", "batch_norm", "batch_norm_inference", "layer_norm_grad", "rms_norm_grad")
 """Lines that can go on with a chain in place of their first result."""
 COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "where")
