@@ -26,7 +26,7 @@ from setuptools.errors import CompileError
 ROOT = Path(__file__).resolve().parent
 
 # Sources compiled once, besides bind*.cpp. Any other csrc/*.cpp is a kernel family, compiled per instruction set.
-ONCE = ("chain", "contiguous", "heap", "isa", "launcher", "memory", "parallel", "strided")
+ONCE = ("chain", "contiguous", "heap", "isa", "launcher", "memory", "parallel", "scan", "strided")
 
 FLAGS = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
 FLAGS += [

@@ -23,6 +23,7 @@ void bind_random(py::module_& m);
 void bind_recurrent(py::module_& m);
 void bind_reduce(py::module_& m);
 void bind_replay(py::module_& m);
+void bind_scan(py::module_& m);
 void bind_softmax(py::module_& m);
 void bind_views(py::module_& m);
 void bind_walk(py::module_& m);
@@ -258,6 +259,7 @@ PYBIND11_MODULE(_C, m) {
   dlcore::bind_random(m);
   dlcore::bind_recurrent(m);
   dlcore::bind_reduce(m);
+  dlcore::bind_scan(m);
   dlcore::bind_softmax(m);
   dlcore::bind_gemm(m);
   dlcore::bind_pool(m);
