@@ -204,10 +204,20 @@ void normal(Index n, Key key, u64 first, u64 size, void* to) {
   });
 }
 
+void integers(Index n, Key key, std::int64_t low, u64 size, std::int64_t* y) {
+  for_words<2>(n, key, [=](Index start, Index count, const u32* words) {
+    for (Index i = 0; i < count; ++i) {
+      const u64 word = Word<double>::at(words, i);
+      y[start + i] = std::int64_t(size == 0 ? word : u64(low) + word % size);
+    }
+  });
+}
+
 }  // namespace
 
 void fill_random(Kernels& kernels) {
-  kernels.random = {{uniform_f32, normal<float>, dropout<float>}, {uniform_f64, normal<double>, dropout<double>}};
+  kernels.random = {
+      {uniform_f32, normal<float>, dropout<float>}, {uniform_f64, normal<double>, dropout<double>}, integers};
 }
 
 }  // namespace DL_ISA

@@ -16,6 +16,8 @@ struct RandomKernels {
     void (*dropout)(std::ptrdiff_t n, Key key, const void* x, float p, double scale, void* y);
   };
   Of f32, f64;
+  // low + word mod size of 64-bit words; size 0: the words as they are.
+  void (*integers)(std::ptrdiff_t n, Key key, std::int64_t low, std::uint64_t size, std::int64_t* y);
 };
 
 }  // namespace dlcore

@@ -55,6 +55,40 @@ def test_dropout_has_the_bits_of_the_reference(dtype, p, isa):
         np.testing.assert_array_equal(bits(got), bits(want))
 
 
+@pytest.mark.parametrize("key", KEYS, ids=str)
+@pytest.mark.parametrize("bounds", [(0, 2), (-7, 1000), (-(2**62), 2**62), (5, 6)], ids=str)
+def test_integers_are_those_of_the_reference(bounds, key, isa):
+    low, high = bounds
+    for size in SIZES:
+        got, want = both("randint", [np.asarray(key)], shape=(size,), low=low, high=high)
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == np.int64
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_permutation_is_that_of_the_reference(size, isa):
+    got, want = both("permutation", [np.asarray([3, 4])], size=size)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_equal_words_of_a_permutation_keep_their_order(monkeypatch):
+    def integers(seed, stream, out, low, size):
+        out[:] = np.arange(len(out)) % 3
+
+    monkeypatch.setattr(_C, "integers", integers)
+    got, _ = both("permutation", [np.asarray([3, 4])], size=100)
+    np.testing.assert_array_equal(got, np.argsort(np.arange(100) % 3, stable=True))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_bernoulli_is_that_of_the_reference(dtype, isa):
+    for size in SIZES:
+        p = np.random.default_rng(0).uniform(size=size).astype(dtype)
+        got, want = both("bernoulli", [p, np.asarray([9, 1])])
+        np.testing.assert_array_equal(got, want)
+        assert got.dtype == dtype
+
+
 def test_dropout_of_strided_operands():
     x = np.random.default_rng(0).normal(size=(7, 9, 2)).astype(np.float32)[::2, ::-1, 1].T
     got, want = both("dropout", [x, np.asarray([9, 1])], p=0.4)
@@ -85,6 +119,11 @@ def read_only():
 def test_unfit_arrays_are_refused(out):
     with pytest.raises(ValueError, match="random: expected"):
         _C.uniform(0, 0, out)
+
+
+def test_integers_are_int64():
+    with pytest.raises(ValueError, match="integers: expected int64"):
+        _C.integers(0, 0, np.empty(4, np.int32))
 
 
 def test_operands_of_dropout_must_fit():

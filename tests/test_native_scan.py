@@ -44,11 +44,11 @@ def test_values(kind, shape, axis, dtype, reverse):
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, shape).astype(dtype)
     x = np.exp(0.01 * x) if kind == "cumprod" else x
-    factors = rng.uniform(-1, 1.001, shape).astype(dtype)
+    factors = np.exp(1e-4 * rng.uniform(-1, 1, shape)).astype(dtype)  # what a piece makes of its start counts
     got = of(kind, *([factors] if kind == "linear_scan" else []), x, axis=axis, reverse=reverse)
     assert got.dtype == dtype
     want = recurrence(kind, factors, x, axis, reverse)
-    np.testing.assert_allclose(got, want, rtol=4 * np.finfo(dtype).eps if dtype == np.float32 else 1e-10, atol=1e-12)
+    np.testing.assert_allclose(got, want, rtol=4 * np.finfo(dtype).eps if dtype == np.float32 else 1e-10, atol=1e-9)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

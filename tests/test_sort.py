@@ -31,6 +31,37 @@ def test_sort_agrees_with_numpy(axis, device):
     assert np.array_equal(dl.sort(dl.asarray(a, device=device), axis=axis), np.sort(a, axis=axis))
 
 
+def stable(a, descending):
+    """Positions in order, by comparing one with another."""
+
+    def rank(i):
+        number = a[i].item()
+        return [1, 0] if number != number else [0, number]
+
+    return sorted(range(len(a)), key=lambda i: [-v for v in rank(i)] if descending else rank(i))
+
+
+SORTED = ["float32", "float16", "int32", "int8", "uint8", "uint16", "uint32", "bool", "float64", "int64"]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("dtype", SORTED)
+def test_ties_zeros_extremes_and_nan_of_every_dtype(dtype, descending, device):
+    """Equal elements, of which zeros of either sign are two, keep their order; NaN of every kind is the largest."""
+    kind = np.dtype(dtype).kind
+    ends = [np.inf, -np.inf, nan, -nan, -0.0, 0.0] if kind == "f" else [False, True] if kind == "b" else []
+    ends = [np.iinfo(dtype).min, np.iinfo(dtype).max] if kind in "iu" else ends
+    a = np.asarray([*ends, 3, 1, 2, 1, 0, 3, *ends], dtype)
+    x = dl.asarray(a, device=device)
+    found = dl.argsort(x, descending=descending).tolist()
+    assert found == stable(a, descending)
+    np.testing.assert_array_equal(dl.sort(x, descending=descending).numpy(), a[found])
+    for k in (0, 1, 5, len(a)):
+        values, places = dl.topk(x, k, largest=descending)
+        assert places.tolist() == found[:k]
+        np.testing.assert_array_equal(values.numpy(), a[found[:k]])
+
+
 def test_gradients_return_to_where_elements_came_from():
     x = dl.tensor([3.0, 1.0, 2.0], requires_grad=True)
     (dl.sort(x) * dl.tensor([1.0, 10.0, 100.0])).sum().backward()

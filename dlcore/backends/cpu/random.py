@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dlcore import _C, dtypes
+from dlcore.backends.cpu.cast import cast
 from dlcore.backends.cpu.elementwise import refuse_all_but_f32_f64
 from dlcore.dispatch import Call, implement
 from dlcore.ops.random import normal_words
@@ -37,6 +38,33 @@ def normal(key: Array, *, shape: tuple[int, ...], dtype: Any, low: float, high: 
     out: Array = _C.empty(shape, dtype)
     _C.normal(*_key(key), out, *normal_words(low, high, 8 * dtype.itemsize))
     return out
+
+
+def _integers(key: Array, shape: tuple[int, ...], low: int, size: int) -> Array:
+    out: Array = _C.empty(shape, dtypes.int64)
+    _C.integers(*_key(key), out, low, size)
+    return out
+
+
+@implement("randint", "cpu")
+def randint(key: Array, *, low: int, high: int, shape: tuple[int, ...]) -> Array:
+    """low + w mod (high - low) of 64-bit words w."""
+    return _integers(key, shape, low, high - low)
+
+
+@implement("permutation", "cpu")
+def permutation(key: Array, *, size: int) -> Array:
+    """The integers below `size` in the order of their words; equal words, of which hardly any two are, in their own."""
+    words = _integers(key, (size,), 0, 0).view(np.uint64)
+    order: Array = np.argsort(words)
+    ordered = words[order]
+    return np.argsort(words, stable=True) if (ordered[1:] == ordered[:-1]).any() else order
+
+
+@implement("bernoulli", "cpu", refuse=refuse_all_but_f32_f64)
+def bernoulli(p: Array, key: Array) -> Array:
+    """1 with probability p, else 0."""
+    return cast(_C.less(uniform(key, shape=p.shape, dtype=dtypes.float32).astype(p.dtype, copy=False), p), p.dtype)
 
 
 @implement("dropout", "cpu", refuse=refuse_all_but_f32_f64)
