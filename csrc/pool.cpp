@@ -32,8 +32,10 @@ struct Inside {
 
 // ---- max
 
+DL_INLINE bool positions_fit(const Pool2d& p) { return p.H * p.W < Index(1) << 30; }  // into any lane
+
 DL_INLINE bool is_halving(const Pool2d& p) {
-  bool halving = p.H * p.W < Index(1) << 30;  // so that positions fit into any lane
+  bool halving = positions_fit(p);
   for (int i = 0; i < 2; ++i) halving = halving && p.kernel[i] == 2 && p.stride[i] == 2 && p.dilation[i] == 1;
   return halving && p.padding[0] == 0 && p.padding[1] == 0 && 2 * p.P <= p.H && 2 * p.Q <= p.W;
 }
@@ -110,17 +112,75 @@ DL_INLINE void max_of_squares(const T* x, Index width, int64_t first, int n, boo
   }
 }
 
+// x[0], x[stride], ...: n <= lanes of them.
+template <class T, int Stride>
+DL_INLINE vec<T> every(const T* x, int n, Index stride) {
+  if constexpr (Stride == 1) return n == lanes<T> ? load(x) : load(x, n);
+  vec<T> a = {}, b;
+  if constexpr (Stride == 2) {
+    load_two(x, 2 * n - 1, &a, &b);
+    return even_of<T>(a, b);
+  }
+  for (int j = 0; j < n; ++j) a[j] = x[j * stride];
+  return a;
+}
+
+// n <= lanes windows from `col` on, all of whose columns are inside the image.
+template <class T, int Stride>
+DL_INLINE void max_of_windows(const Pool2d& p, const T* x, Index row, Index col, int n, T* y, int64_t* i) {
+  using Mask = decltype(vec<T>{} < vec<T>{});
+  using Lane = decltype(Mask{}[0] + 0);
+  const Inside rows(p, 0, row, p.H);
+  const Index y0 = row * p.stride[0] - p.padding[0], x0 = col * p.stride[1] - p.padding[1];
+  const Index first = (y0 + rows.first * p.dilation[0]) * p.W + x0;
+  vec<T> best = every<T, Stride>(x + first, n, p.stride[1]);
+  Mask at = {};  // from `first`
+  for (Index r = rows.first; r < rows.end; ++r)
+    for (Index s = 0; s < p.kernel[1]; ++s) {
+      const Index distance = (r - rows.first) * p.dilation[0] * p.W + s * p.dilation[1];
+      const vec<T> value = every<T, Stride>(x + first + distance, n, p.stride[1]);
+      const Mask wins = (value > best) | (value != value);
+      best = wins ? value : best;
+      at = wins ? Mask{} + Lane(distance) : at;
+    }
+  n == lanes<T> ? store(y, best) : store(y, best, n);
+  Lane from[lanes<T>];
+  __builtin_memcpy(from, &at, sizeof at);
+  for (int j = 0; j < n; ++j) i[j] = first + j * p.stride[1] + from[j];
+}
+
+// The columns whose windows are inside the image from left to right.
+DL_INLINE Range whole_columns(const Pool2d& p) {
+  const Index left = p.padding[1], reach = (p.kernel[1] - 1) * p.dilation[1], stride = p.stride[1];
+  const Index begin = smaller(p.Q, (left + stride - 1) / stride), last = p.W - 1 + left - reach;
+  return {begin, last < 0 ? begin : larger(begin, smaller(p.Q, last / stride + 1))};
+}
+
+template <class T>
+DL_INLINE void max_of_row(const Pool2d& p, const T* x, Index row, T* y, int64_t* i) {
+  const Inside rows(p, 0, row, p.H);
+  const Range whole = positions_fit(p) && rows.first < rows.end ? whole_columns(p) : Range{0, 0};
+  for (Index col = 0; col < whole.begin; ++col) max_of_window(p, x, row, col, y + col, i + col);
+  for (Index col = whole.begin; col < whole.end; col += lanes<T>) {
+    const int n = int(smaller<Index>(lanes<T>, whole.end - col));
+    if (p.stride[1] == 1) max_of_windows<T, 1>(p, x, row, col, n, y + col, i + col);
+    else if (p.stride[1] == 2) max_of_windows<T, 2>(p, x, row, col, n, y + col, i + col);
+    else max_of_windows<T, 0>(p, x, row, col, n, y + col, i + col);
+  }
+  for (Index col = whole.end; col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
+}
+
 template <class T>
 void max_plane(const Pool2d& p, const T* x, T* y, int64_t* i) {
   const bool halving = is_halving(p);
   for (Index row = 0; row < p.P; ++row, y += p.Q, i += p.Q) {
-    for (Index col = 0; halving && col < p.Q;
-         col += lanes<T>) {  // what a vector puts behind a row, the next overwrites
-      const Index at = 2 * row * p.W + 2 * col;
-      max_of_squares(x + at, p.W, at, int(smaller<Index>(lanes<T>, p.Q - col)), room_in_plane<T>(p, row, col), y + col,
-                     i + col);
-    }
-    for (Index col = 0; !halving && col < p.Q; ++col) max_of_window(p, x, row, col, y + col, i + col);
+    if (!halving) max_of_row(p, x, row, y, i);
+    else
+      for (Index col = 0; col < p.Q; col += lanes<T>) {  // what a vector puts behind a row, the next overwrites
+        const Index at = 2 * row * p.W + 2 * col;
+        max_of_squares(x + at, p.W, at, int(smaller<Index>(lanes<T>, p.Q - col)), room_in_plane<T>(p, row, col),
+                       y + col, i + col);
+      }
   }
 }
 
@@ -180,10 +240,13 @@ DL_INLINE void spread_squares(const T* dy, const int64_t* i, int64_t first, int 
 template <class T>
 DL_INLINE void spread_window(const Pool2d& p, T dy, int64_t i, Index row, Index col, T* dx) {
   if (i < 0 || i >= p.H * p.W) return;
-  const Index y = i / p.W - row * p.stride[0] + p.padding[0], x = i % p.W - col * p.stride[1] + p.padding[1];
-  const bool inside = y >= 0 && y <= (p.kernel[0] - 1) * p.dilation[0] && y % p.dilation[0] == 0 && x >= 0 &&
-                      x <= (p.kernel[1] - 1) * p.dilation[1] && x % p.dilation[1] == 0;
-  if (inside) dx[i] += dy;
+  const Index at = positions_fit(p) ? Index(uint32_t(i) / uint32_t(p.W)) : i / p.W;  // a quicker division
+  const Index y = at - row * p.stride[0] + p.padding[0], x = i - at * p.W - col * p.stride[1] + p.padding[1];
+  const auto tap = [&](int axis, Index distance) {
+    const Index d = p.dilation[axis];
+    return distance >= 0 && distance <= (p.kernel[axis] - 1) * d && (d == 1 || distance % d == 0);
+  };
+  if (tap(0, y) && tap(1, x)) dx[i] += dy;
 }
 
 template <class T>

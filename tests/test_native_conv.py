@@ -48,6 +48,11 @@ POOL = {  # x, kernel, stride, padding, dilation, ceil_mode
     "gaps": ((1, 1, 9, 11), (2, 2), (4, 5), (0, 1), (1, 1), True),
     "global": ((3, 5, 8, 9), (8, 9), (8, 9), (0, 0), (1, 1), False),
     "batch 0": ((0, 5, 8, 9), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    "vectors, stride 1": ((1, 2, 5, 53), (3, 3), (1, 1), (1, 1), (1, 1), False),
+    "vectors, stride 2": ((2, 1, 8, 75), (3, 2), (2, 2), (1, 1), (1, 1), True),
+    "vectors, stride 3, dilated": ((1, 2, 9, 101), (2, 3), (2, 3), (1, 2), (2, 2), False),
+    "vectors, one row": ((1, 2, 1, 64), (1, 2), (1, 2), (0, 0), (1, 1), False),
+    "wider than the image": ((1, 1, 4, 3), (2, 5), (1, 1), (1, 2), (1, 1), False),
 }
 
 
@@ -252,6 +257,14 @@ def test_positions_outside_their_window_add_nothing(case, position, isa):
     want = OPS["max_pool2d_grad"].reference(np, dy, i, size=x.shape[2:], **attrs)
     np.testing.assert_array_equal(dx[..., 1:, 1:], 0 * want[..., 1:, 1:])
     np.testing.assert_array_equal(dx[..., 0, 0], want[..., 0, 0] if position == 0 else 0)
+
+
+@pytest.mark.parametrize("case", ["dilated", "vectors, stride 3, dilated", "gaps"])
+def test_positions_between_the_taps_add_nothing(case, isa):
+    x, out, attrs, geometry = pool_case(case, np.float64)
+    i, dy, dx = np.random.default_rng(0).integers(0, x[0, 0].size, out), rand(*out), np.full_like(x, np.nan)
+    _C.max_pool2d_grad(dy, i, dx, *geometry)
+    assert_near(dx, OPS["max_pool2d_grad"].reference(np, dy, i, size=x.shape[2:], **attrs), np.float64)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
