@@ -128,7 +128,7 @@ class View {
   std::unique_ptr<Scratch> scratch_;
 };
 
-enum class What { sum, mean, var, std, max, min };
+enum class What { sum, mean, var, std, norm, max, min };
 
 template <class T>
 void write(const double* from, Index n, double divisor, bool root, void* out) {
@@ -140,6 +140,7 @@ void write(const double* from, Index n, double divisor, bool root, void* out) {
 void run(What what, const ReduceKernels::Of& kernel, Reduction& r, double* result) {
   if (what == What::max) return kernel.max(r, result);
   if (what == What::min) return kernel.min(r, result);
+  if (what == What::norm) return kernel.deviations(r, result);  // from 0
   kernel.sum(r, result);
   if (what != What::var && what != What::std) return;
   const Scratch means(std::size_t(r.outputs()) * sizeof(double));
@@ -155,8 +156,10 @@ void compute(What what, int type, Reduction r, double correction, void* out) {
   const ReduceKernels& all = kernels().reduce;
   run(what, type == kFloat32 ? all.f32 : all.f64, r, result);
   const double left = double(r.length()) - correction;
-  const double divisor = what == What::sum || what == What::max || what == What::min ? 1 : left > 0 ? left : 0;
-  (type == kFloat32 ? write<float> : write<double>)(result, r.outputs(), divisor, what == What::std, out);
+  const bool divided = what == What::mean || what == What::var || what == What::std;
+  const double divisor = !divided ? 1 : left > 0 ? left : 0;
+  (type == kFloat32 ? write<float> : write<double>)(result, r.outputs(), divisor,
+                                                    what == What::std || what == What::norm, out);
 }
 
 void check(const Array& x, const char* name) {
@@ -211,6 +214,7 @@ DL_REDUCE(sum, sum, false)
 DL_REDUCE(mean, mean, false)
 DL_REDUCE(var, var, false)
 DL_REDUCE(std, std, false)
+DL_REDUCE(norm, norm, false)
 DL_REDUCE(max, max, false)
 DL_REDUCE(min, min, false)
 DL_REDUCE(sum_to, sum, true)
@@ -220,8 +224,8 @@ DL_LOCATE(argmin, false)
 #define DL_METHOD(name)                                                                                            \
   {#name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_##name)), METH_FASTCALL | METH_KEYWORDS, \
    nullptr}
-PyMethodDef methods[] = {DL_METHOD(sum), DL_METHOD(mean),   DL_METHOD(var),    DL_METHOD(std),   DL_METHOD(max),
-                         DL_METHOD(min), DL_METHOD(sum_to), DL_METHOD(argmax), DL_METHOD(argmin)};
+PyMethodDef methods[] = {DL_METHOD(sum), DL_METHOD(mean), DL_METHOD(var),    DL_METHOD(std),    DL_METHOD(norm),
+                         DL_METHOD(max), DL_METHOD(min),  DL_METHOD(sum_to), DL_METHOD(argmax), DL_METHOD(argmin)};
 
 }  // namespace
 

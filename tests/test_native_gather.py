@@ -5,6 +5,7 @@ import pytest
 
 import dlcore as dl
 from dlcore import dispatch
+from dlcore.errors import IndexRangeError
 from dlcore.op import OPS
 
 _C = pytest.importorskip("dlcore._C", reason="the native extension is not built")
@@ -91,6 +92,18 @@ def test_gradients_of_indexing(key, variant):
             found += dl.gradients((y * y).sum(), [leaf])
     np.testing.assert_array_equal(*found)
     assert [v for name, v in ran if name == "getitem_grad"] == [variant, "reference"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_array_as_index_is_a_gather(axis, dtype):
+    x, found = floats((4, 4, 4), "float32").astype(dtype), []
+    key = (*(slice(None),) * axis, np.array([[2, -1, 0]]))
+    with dispatch.listening(lambda event: found.append(event.plan.variant)):
+        np.testing.assert_array_equal(dl.asarray(x, device="cpu")[key].numpy(), x[key])
+    assert found == ["gather"]
+    with pytest.raises(IndexRangeError):
+        dl.asarray(x, device="cpu")[(*key[:-1], np.array([4]))]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])

@@ -5,15 +5,24 @@ import math
 import numpy as np
 import pytest
 
+import dlcore as dl
+
 _C = pytest.importorskip("dlcore._C", reason="the native extension is not built")
 
-SUMS = ["sum", "mean", "var", "std"]
+SUMS = ["sum", "mean", "var", "std", "norm"]
 CHOICES = ["max", "min", "argmax", "argmin"]
 SHAPES_AND_AXES = [
     ((7,), 0), ((5, 33), None), ((5, 33), 1), ((33, 5), 0), ((4, 3, 5), 1), ((3, 4, 5, 2), (0, 2, 3)),
     ((2, 3, 1, 7), -2),    ((3, 2, 4, 5), (0, 2)), ((3, 2, 4, 5), (1, 3)), ((2, 3, 2, 3, 2), (0, 2, 4)), ((1, 1), (0,)),
     ((6, 300), 0),
 ]  # fmt: skip
+
+
+def exact(name, x, **options):
+    """NumPy's reduction; its norms take two axes at most."""
+    if name == "norm":
+        return np.sqrt(np.square(x).sum(**options))
+    return getattr(np, name)(x, **options)
 
 
 def rand(shape, dtype=np.float32):
@@ -32,7 +41,7 @@ def memory_orders(x):
 @pytest.mark.parametrize("name", SUMS)
 def test_sums_agree_with_float64(name, shape, axis, keepdims, dtype, isa):
     x = rand(shape, dtype)
-    want = getattr(np, name)(x.astype(np.float64), axis=axis, keepdims=keepdims)
+    want = exact(name, x.astype(np.float64), axis=axis, keepdims=keepdims)
     for order in memory_orders(x):
         got = getattr(_C, name)(order, axis=axis, keepdims=keepdims)
         assert (got.shape, got.dtype) == (want.shape, dtype)
@@ -58,7 +67,7 @@ def test_extremes_equal_numpy(name, shape, axis, dtype, isa):
 def test_every_length_of_row_and_number_of_columns(name, n, isa):
     for shape, axis in [((3, n), 1), ((3, n), 0), ((2, 3, n), 1)]:
         x = rand(shape)
-        want = getattr(np, name)(x.astype(np.float64), axis=axis)
+        want = exact(name, x.astype(np.float64), axis=axis)
         np.testing.assert_allclose(getattr(_C, name)(x, axis=axis), want, rtol=3e-7, atol=1e-13)
 
 
@@ -92,6 +101,21 @@ def test_nothing_to_reduce():
 def test_a_long_sum_keeps_every_digit():
     x = np.full(1 << 22, 0.1, np.float32)
     assert _C.sum(x) == np.float32(x[0].astype(np.float64) * x.size)
+
+
+def test_a_norm_of_large_numbers_does_not_overflow():
+    assert dl.norm(dl.tensor([3e30, 4e30], device="cpu")).item() == np.float32(5e30)
+    assert dl.norm(dl.tensor([3e-30, 4e-30], device="cpu")).item() == np.float32(5e-30)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2)])
+def test_logsumexp_agrees_with_float64(axis, keepdims):
+    x = 30 * rand((3, 5, 7))
+    got = dl.logsumexp(dl.asarray(x, device="cpu"), axis=axis, keepdims=keepdims).numpy()
+    want = np.log(np.exp(x.astype(np.float64)).sum(axis=axis, keepdims=keepdims))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    assert got.shape == want.shape
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 4, 1), (4, 1), (5,), (1,), ()])

@@ -53,10 +53,13 @@ def same_shape(name: str, **operands: Any) -> None:
 def checked(name: str, targets: Any, low: float = -math.inf, high: float = math.inf) -> None:
     """Refuse targets that are NaN or outside [low, high]."""
     host = np.asarray(targets)
-    if dtypes.kind(host.dtype) == "float" and np.isnan(host).any():
+    if host.size == 0:
+        return
+    least = host.min()  # NaN if one is
+    if least != least:
         raise ArgumentError(f"{name}: a target is NaN")
-    if host.size and not (low <= host.min() and host.max() <= high):
-        raise ArgumentError(f"{name}: targets must lie in [{low}, {high}]; got {host.min()} to {host.max()}")
+    if not (low <= least and (high == math.inf or host.max() <= high)):
+        raise ArgumentError(f"{name}: targets must lie in [{low}, {high}]; got {least} to {host.max()}")
 
 
 # ---- classes

@@ -87,10 +87,21 @@ def _axis_of_array(index: Key) -> int | None:
     return axis if simple else None
 
 
+def _refuse_all_but_one_array(call: Call) -> str | None:
+    known = _axis_of_array(call.attrs["index"]) is not None
+    return None if known else "no kernel but for one array and whole axes"
+
+
 def _refuse_index(call: Call) -> str | None:
-    if _axis_of_array(call.attrs["index"]) is None:
-        return "no kernel but for one array and whole axes"
-    return _refuse_ints(call)
+    return _refuse_all_but_one_array(call) or _refuse_ints(call)
+
+
+@implement("getitem", "cpu", "gather", refuse=_refuse_all_but_one_array)
+def getitem_of_array(x: Array, ids: Array, *, index: Key) -> Array:
+    """`x[:, ids]` and its like."""
+    axis = _axis_of_array(index)
+    assert axis is not None
+    return _gathered(_C.gather_rows, x, ids, x.shape[:axis] + ids.shape + x.shape[axis + 1 :], axis)
 
 
 @implement("getitem_grad", "cpu", refuse=_refuse_index)
