@@ -29,7 +29,8 @@ LEAST_TILES = {"conv2d": 48, "conv2d_dx": 96, "conv2d_dw": 0}
 it saves."""
 
 
-def _refuse(call: Call) -> str | None:
+def refuse(call: Call) -> str | None:
+    """Why the kernels cannot take a convolution, or None."""
     if dtypes.kind(call.dtype) != "float":
         return f"no kernel for {call.dtype}"
     if 0 in call.dims.values():
@@ -50,7 +51,7 @@ def _refuse_winograd(call: Call) -> str | None:
         return f"not for fewer than {LEAST_CHANNELS[name]} channels"
     least = -(-32 * LEAST_TILES[name] // min(32, channels))
     size = ("H", "W") if name == "conv2d_dx" else ("P", "Q")
-    return _refuse(call) or _refuse_tiles(least, dims["N"], [dims[n] for n in size])
+    return refuse(call) or _refuse_tiles(least, dims["N"], [dims[n] for n in size])
 
 
 def _refuse_tiles(least: int, batch: int, size: list[int]) -> str | None:
@@ -116,5 +117,5 @@ def _backward_w(call: Callable[..., None]) -> Callable[..., Array]:
 
 
 for _op, _make in (("conv2d", _forward), ("conv2d_dx", _backward), ("conv2d_dw", _backward_w)):
-    implement(_op, "cpu", refuse=_refuse)(_make(getattr(_C, _op)))
+    implement(_op, "cpu", refuse=refuse)(_make(getattr(_C, _op)))
     implement(_op, "cpu", "winograd", refuse=_refuse_winograd)(_make(getattr(_C, f"{_op}_winograd")))
