@@ -32,6 +32,8 @@
   X(round, 1, rounded<kToEven>(a))                                         \
   X(expm1, 1, expm1(a))                                                    \
   X(log1p, 1, log1p(a))                                                    \
+  X(sin, 1, sin(a))                                                        \
+  X(cos, 1, cos(a))                                                        \
   X(tanh, 1, tanh(a))                                                      \
   X(sigmoid, 1, sigmoid(a))                                                \
   X(erf, 1, erf(a))                                                        \

@@ -1,5 +1,5 @@
-// exp, exp2, log, tanh, sigmoid, erf and gelu of vectors. float: within 4 ulp everywhere, and right at infinities, NaN
-// and denormals; polynomials are least-maximum fits. double: the C library's, lane by lane.
+// exp, exp2, log, sin, cos, tanh, sigmoid, erf and gelu of vectors. float: within 4 ulp everywhere, and right at
+// infinities, NaN and denormals; polynomials are least-maximum fits. double: the C library's, lane by lane.
 #pragma once
 #include "simd.h"
 
@@ -7,6 +7,10 @@ extern "C" {  // <cmath> would bring shared templates along
 double exp(double);
 double exp2(double);
 double log(double);
+double sin(double);
+double cos(double);
+float sinf(float);
+float cosf(float);
 double tanh(double);
 double erf(double);
 double pow(double, double);
@@ -105,6 +109,44 @@ DL_INLINE vec_f32 log(vec_f32 x) {
   return (x > 0.f) & (x < infinity) ? y : special;
 }
 
+// Whether all lanes are at most `bound`; NaN is not.
+DL_INLINE bool all_up_to(vec_f32 x, float bound) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(bound), _CMP_NLE_UQ) == 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, _mm256_set1_ps(bound), _CMP_NLE_UQ)) == 0;
+#else
+  bool all = true;
+  for (int i = 0; i < lanes<float>; ++i) all &= x[i] <= bound;
+  return all;
+#endif
+}
+
+// sin(x + ahead pi/2), from x = n pi/2 + r, |r| <= pi/4, where pi/2 is a sum of numbers so short that their products
+// with n are exact (Cody and Waite, 1980); `far` is for lanes with larger n.
+template <class Far>
+DL_INLINE vec_f32 sine(vec_f32 x, int ahead, const Far& far) {
+  constexpr float kNear = 8192;
+  const vec_f32 magic = broadcast(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vec_f32 shifted = fma(x, broadcast(0.63661977f), magic), n = shifted - magic;
+  vec_f32 r = fma(n, broadcast(-1.5703125f), x);
+  r = fma(n, broadcast(-0.0004837512969970703f), r);
+  r = fma(n, broadcast(-7.549533620476723e-08f), r);
+  r = fma(n, broadcast(-2.563344e-12f), r);
+  const vec_f32 z = r * r;
+  const vec_f32 sine = fma(r * z, polynomial(z, {-0.16666655f, 0.008332155f, -0.00019514085f}), r);
+  const vec_f32 cosine = fma(z * z, polynomial(z, {0.041666646f, -0.0013887337f, 2.4434847e-05f}), 1.f - 0.5f * z);
+  const vec_i32 quarter = (vec_i32)shifted + ahead;  // in its last two bits
+  const vec_f32 turned = (quarter & 1) != 0 ? cosine : sine;
+  vec_f32 y = (vec_f32)((vec_i32)turned ^ ((quarter & 2) << 30));
+  const vec_f32 size = abs(x);
+  if (__builtin_expect(!all_up_to(size, kNear), 0))
+    for (int i = 0; i < lanes<float>; ++i) y[i] = size[i] <= kNear ? float(y[i]) : far(x[i]);
+  return y;
+}
+DL_INLINE vec_f32 sin(vec_f32 x) { return sine(x, 0, ::sinf); }
+DL_INLINE vec_f32 cos(vec_f32 x) { return sine(x, 1, ::cosf); }
+
 DL_INLINE vec_f32 tanh(vec_f32 x) {
   const vec_f32 a = abs(x), z = x * x;
   const vec_f32 p = polynomial(z, {-0.3333328f, 0.13331442f, -0.053739715f, 0.020639086f, -0.0057049864f});
@@ -141,6 +183,8 @@ DL_INLINE vec<double> lane_by_lane(vec<double> x, const F& f) {
 DL_INLINE vec<double> exp(vec<double> x) { return lane_by_lane(x, ::exp); }
 DL_INLINE vec<double> exp2(vec<double> x) { return lane_by_lane(x, ::exp2); }
 DL_INLINE vec<double> log(vec<double> x) { return lane_by_lane(x, ::log); }
+DL_INLINE vec<double> sin(vec<double> x) { return lane_by_lane(x, ::sin); }
+DL_INLINE vec<double> cos(vec<double> x) { return lane_by_lane(x, ::cos); }
 DL_INLINE vec<double> tanh(vec<double> x) { return lane_by_lane(x, ::tanh); }
 DL_INLINE vec<double> erf(vec<double> x) { return lane_by_lane(x, ::erf); }
 DL_INLINE vec<double> sigmoid(vec<double> x) {

@@ -68,7 +68,8 @@ EXACT = {  # operands, and the function they must equal to the last bit
     "softshrink": (2, lambda x, b: x - bounded(x, -b, b)), "threshold": (3, lambda x, b, c: np.where(x <= b, c, x)),
 }  # fmt: skip
 CLOSE = {  # operands, and the function they come close to
-    "rsqrt": (1, lambda x: 1 / np.sqrt(x)), "exp": (1, np.exp), "log": (1, np.log), "expm1": (1, np.expm1),
+    "sin": (1, np.sin), "cos": (1, np.cos), "rsqrt": (1, lambda x: 1 / np.sqrt(x)),
+    "exp": (1, np.exp), "log": (1, np.log), "expm1": (1, np.expm1),
     "log1p": (1, np.log1p), "tanh": (1, np.tanh), "sigmoid": (1, sigmoid), "erf": (1, erf), "gelu": (1, gelu),
     "gelu_tanh": (1, gelu_tanh), "silu": (1, silu), "mish": (1, lambda x: x * np.tanh(softplus(x))),
     "elu": (2, lambda x, a: np.where(x > 0, x, a * np.expm1(x))), "softplus": (2, softplus),
@@ -113,6 +114,16 @@ def test_relative_error_over_the_range(name, isa):
     xs = [x.astype(np.float32)] + [np.float32(1)] * (TABLE[name][0] - 1)
     xs = [xs[0], *(np.full_like(xs[0], v) for v in xs[1:])]
     np.testing.assert_allclose(getattr(_C, name)(*xs), expected(name, xs), rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+@pytest.mark.parametrize("largest", [1, 100, 8192, 1e6, 3e38])
+def test_angles_of_any_size_are_within_four_ulp(name, largest, isa):
+    x = np.random.default_rng(0).uniform(-largest, largest, 200_000).astype(np.float32)
+    x[:2000] = (np.arange(2000) * (np.pi / 2)).astype(np.float32)  # beside zeros
+    want = getattr(np, name)(x.astype(np.float64))
+    error = np.abs(getattr(_C, name)(x) - want) / np.spacing(np.abs(want).astype(np.float32))
+    assert error.max() < 4
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

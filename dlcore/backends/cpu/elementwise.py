@@ -16,9 +16,9 @@ Array = np.ndarray[Any, Any]
 PLAIN = (
     "add", "subtract", "multiply", "divide", "lerp", "maximum", "minimum", "negative", "abs", "square", "sqrt",
     "pow", "rsqrt", "reciprocal", "exp", "log", "logaddexp", "sign", "floor", "ceil", "trunc", "round", "expm1",
-    "log1p", "tanh", "sigmoid", "erf", "relu", "silu", "mish", "logsigmoid", "softsign", "tanhshrink", "selu",
-    "hardsigmoid", "hardswish", "relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "less", "less_equal", "greater",
-    "greater_equal", "equal", "not_equal", "where",
+    "log1p", "sin", "cos", "tanh", "sigmoid", "erf", "relu", "silu", "mish", "logsigmoid", "softsign", "tanhshrink",
+    "selu", "hardsigmoid", "hardswish", "relu_grad", "tanh_grad", "sigmoid_grad", "silu_grad", "less", "less_equal",
+    "greater", "greater_equal", "equal", "not_equal", "where",
 )  # fmt: skip
 """Ops that are their function of `_C`; those of ADAPTED and `clip` adapt something."""
 
