@@ -116,8 +116,7 @@ void compute(StridedMap& map, const F& f) {
 
 // ---- one function
 
-template <int op>
-PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
+__attribute__((noinline)) PyObject* run_function(int op, PyObject* const* args, Py_ssize_t count) {
   return guarded([&]() -> py::object {
     const Row& row = rows[op];
     if (count != row.operands) refuse(row.name, "wrong number of operands");
@@ -127,6 +126,11 @@ PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
     compute(x.map, (x.type() == kFloat32 ? kernels().elementwise.f32 : kernels().elementwise.f64)[op]);
     return out;
   });
+}
+
+template <int op>
+PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return run_function(op, args, count);
 }
 
 #define DL_METHOD(name, ...) \

@@ -9,11 +9,6 @@ namespace {
 
 // ---- what the table's expressions use
 
-typedef int64_t vec_i64 __attribute__((vector_size(kVectorBytes)));
-
-using DL_ISA::abs;
-DL_INLINE vec<double> abs(vec<double> x) { return (vec<double>)((vec_i64)x & 0x7fffffffffffffff); }
-
 template <class V>
 DL_INLINE V nan_max(V a, V b) {
   return a != a ? a : max(a, b);

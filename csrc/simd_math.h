@@ -21,6 +21,7 @@ namespace dlcore {
 namespace DL_ISA {
 
 typedef int32_t vec_i32 __attribute__((vector_size(kVectorBytes)));
+typedef int64_t vec_i64 __attribute__((vector_size(kVectorBytes)));
 using vec_f32 = vec<float>;
 
 // c[0] + x c[1] + x^2 c[2] + ...
@@ -32,6 +33,7 @@ DL_INLINE vec_f32 polynomial(vec_f32 x, const float (&c)[N]) {
 }
 
 DL_INLINE vec_f32 abs(vec_f32 x) { return (vec_f32)((vec_i32)x & 0x7fffffff); }
+DL_INLINE vec<double> abs(vec<double> x) { return (vec<double>)((vec_i64)x & 0x7fffffffffffffff); }
 DL_INLINE vec_f32 copysign(vec_f32 x, vec_f32 sign) {
   return (vec_f32)(((vec_i32)x & 0x7fffffff) | ((vec_i32)sign & ~0x7fffffff));
 }
@@ -109,6 +111,14 @@ DL_INLINE vec_f32 log(vec_f32 x) {
   return (x > 0.f) & (x < infinity) ? y : special;
 }
 
+// Not inlined: the calls take the time, and there are many places.
+template <class T>
+__attribute__((noinline)) vec<T> lane_by_lane(vec<T> x, T (*f)(T)) {
+  T lane[lanes<T>];
+  store(lane, x);
+  for (T& v : lane) v = f(v);
+  return load(lane);
+}
 // Whether all lanes are at most `bound`; NaN is not.
 DL_INLINE bool all_up_to(vec_f32 x, float bound) {
 #if defined(__AVX512F__)
@@ -124,8 +134,7 @@ DL_INLINE bool all_up_to(vec_f32 x, float bound) {
 
 // sin(x + ahead pi/2), from x = n pi/2 + r, |r| <= pi/4, where pi/2 is a sum of numbers so short that their products
 // with n are exact (Cody and Waite, 1980); `far` is for lanes with larger n.
-template <class Far>
-DL_INLINE vec_f32 sine(vec_f32 x, int ahead, const Far& far) {
+DL_INLINE vec_f32 sine(vec_f32 x, int ahead, float (*far)(float)) {
   constexpr float kNear = 8192;
   const vec_f32 magic = broadcast(12582912.f);  // 1.5 * 2^23: adding it rounds to an integer
   const vec_f32 shifted = fma(x, broadcast(0.63661977f), magic), n = shifted - magic;
@@ -138,11 +147,9 @@ DL_INLINE vec_f32 sine(vec_f32 x, int ahead, const Far& far) {
   const vec_f32 cosine = fma(z * z, polynomial(z, {0.041666646f, -0.0013887337f, 2.4434847e-05f}), 1.f - 0.5f * z);
   const vec_i32 quarter = (vec_i32)shifted + ahead;  // in its last two bits
   const vec_f32 turned = (quarter & 1) != 0 ? cosine : sine;
-  vec_f32 y = (vec_f32)((vec_i32)turned ^ ((quarter & 2) << 30));
-  const vec_f32 size = abs(x);
-  if (__builtin_expect(!all_up_to(size, kNear), 0))
-    for (int i = 0; i < lanes<float>; ++i) y[i] = size[i] <= kNear ? float(y[i]) : far(x[i]);
-  return y;
+  const vec_f32 y = (vec_f32)((vec_i32)turned ^ ((quarter & 2) << 30)), size = abs(x);
+  if (__builtin_expect(all_up_to(size, kNear), 1)) return y;
+  return size <= kNear ? y : lane_by_lane(x, far);
 }
 DL_INLINE vec_f32 sin(vec_f32 x) { return sine(x, 0, ::sinf); }
 DL_INLINE vec_f32 cos(vec_f32 x) { return sine(x, 1, ::cosf); }
@@ -175,11 +182,6 @@ DL_INLINE vec_f32 erf(vec_f32 x) {
   return a < 0.9f ? fma(p, x, x) : copysign(1.f - exp_normal(-q), x);
 }
 
-template <class F>
-DL_INLINE vec<double> lane_by_lane(vec<double> x, const F& f) {
-  for (int i = 0; i < lanes<double>; ++i) x[i] = f(x[i]);
-  return x;
-}
 DL_INLINE vec<double> exp(vec<double> x) { return lane_by_lane(x, ::exp); }
 DL_INLINE vec<double> exp2(vec<double> x) { return lane_by_lane(x, ::exp2); }
 DL_INLINE vec<double> log(vec<double> x) { return lane_by_lane(x, ::log); }
@@ -188,10 +190,8 @@ DL_INLINE vec<double> cos(vec<double> x) { return lane_by_lane(x, ::cos); }
 DL_INLINE vec<double> tanh(vec<double> x) { return lane_by_lane(x, ::tanh); }
 DL_INLINE vec<double> erf(vec<double> x) { return lane_by_lane(x, ::erf); }
 DL_INLINE vec<double> sigmoid(vec<double> x) {
-  return lane_by_lane(x, [](double v) {
-    const double e = ::exp(v < 0 ? v : -v);
-    return (v < 0 ? e : 1.0) / (1.0 + e);
-  });
+  const vec<double> e = exp(-abs(x));
+  return (x < 0.0 ? e : broadcast(1.0)) / (1.0 + e);
 }
 DL_INLINE vec<double> sigmoid_normal(vec<double> x) { return sigmoid(x); }
 
