@@ -60,6 +60,13 @@ def _specs() -> dict[str, Spec]:
         ),
         "add 4M": Spec(MILLIONS, lambda x: x + x, lambda _, x: x + x, lambda _, x: x + x),
         "exp 4M": Spec(MILLIONS, dl.exp, lambda t, x: t.exp(x), lambda xp, x: xp.exp(x)),
+        "sine 4M": Spec(MILLIONS, dl.sin, lambda t, x: t.sin(x), lambda xp, x: xp.sin(x)),
+        "running sum of rows 4096x1024": Spec(
+            ROWS, lambda x: dl.cumsum(x, axis=1), lambda _, x: x.cumsum(1), lambda xp, x: xp.cumsum(x, axis=1)
+        ),
+        "sort of rows 4096x1024": Spec(
+            ROWS, lambda x: dl.sort(x, axis=1), lambda t, x: t.sort(x, 1)[0], lambda xp, x: xp.sort(x, axis=1)
+        ),
         "sum of rows 4096x1024": Spec(ROWS, lambda x: x.sum(axis=1), lambda _, x: x.sum(1), lambda _, x: x.sum(1), 1),
         "sum of columns 4096x1024": Spec(
             ROWS, lambda x: x.sum(axis=0), lambda _, x: x.sum(0), lambda _, x: x.sum(0), 1

@@ -313,8 +313,8 @@ class Tensor:
 
     def _share_version(self, source: Tensor) -> None:
         """Count overwrites of `source` as overwrites of this tensor, unless it is a copy."""
-        if self._array is not source._array and self._array.base is None:
-            return
+        if self._array is not source._array and not isinstance(self._array.base, type(self._array)):
+            return  # the memory is its own, whoever gave it
         self._of_computed = source._of_computed or source._edge is not None
         if source._edge is None:
             self._base = source if source._base is None else source._base
