@@ -670,7 +670,10 @@ class Block(nn.Module):
 
 
 def test_training_with_tails_has_the_bits_of_eager_steps(threads):
-    x, y = dl.tensor(np.random.default_rng(0).normal(size=(4, 3, 9, 9)), "float32", "cpu"), dl.tensor([1, 2, 3, 4])
+    x, y = (
+        dl.tensor(np.random.default_rng(0).normal(size=(4, 3, 9, 9)), "float32", "cpu"),
+        dl.tensor([1, 2, 3, 4], device="cpu"),
+    )
     with dl.device("cpu"):
         state = {name: p.numpy().copy() for name, p in Block().state_dict().items()}
         found = []
