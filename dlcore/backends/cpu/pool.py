@@ -21,7 +21,8 @@ NEAR = 1 << 20
 """Bytes for each thread of what is pooled next: they stay in its second cache."""
 
 
-def _refuse(call: Call) -> str | None:
+def refuse(call: Call) -> str | None:
+    """Why the kernels cannot take a pooling, or None."""
     if dtypes.kind(call.dtype) != "float":
         return f"no kernel for {call.dtype}"
     return "no kernel for arrays without elements" if 0 in call.dims.values() else None
@@ -33,7 +34,7 @@ def _empty(shape: Shape, dtype: Any) -> Array:
     return out
 
 
-@implement("max_pool2d", "cpu", refuse=_refuse)
+@implement("max_pool2d", "cpu", refuse=refuse)
 def max_pool2d(
     x: Array, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool = False
 ) -> tuple[Array, Array]:
@@ -62,7 +63,7 @@ def pooled(
     return call
 
 
-@implement("max_pool2d_grad", "cpu", refuse=_refuse)
+@implement("max_pool2d_grad", "cpu", refuse=refuse)
 def max_pool2d_grad(
     dy: Array, i: Array, *, size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape,
     ceil_mode: bool = False,
@@ -73,7 +74,7 @@ def max_pool2d_grad(
     return cast(dx, dy.dtype)
 
 
-@implement("avg_pool2d", "cpu", refuse=_refuse)
+@implement("avg_pool2d", "cpu", refuse=refuse)
 def avg_pool2d(
     x: Array, *, kernel: Shape, stride: Shape, padding: Shape, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> Array:
@@ -84,7 +85,7 @@ def avg_pool2d(
     return cast(y, x.dtype)
 
 
-@implement("avg_pool2d_grad", "cpu", refuse=_refuse)
+@implement("avg_pool2d_grad", "cpu", refuse=refuse)
 def avg_pool2d_grad(
     dy: Array, *, size: Shape, kernel: Shape, stride: Shape, padding: Shape, ceil_mode: bool = False,
     count_include_pad: bool = True,

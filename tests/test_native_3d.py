@@ -1,4 +1,4 @@
-"""3-d convolutions of `cpu`, by 2-d ones, against the references in float64."""
+"""3-d convolutions and max pooling of `cpu`, by 2-d ones, against the references in float64."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dlcore.op import OPS
 
 _C = pytest.importorskip("dlcore._C", reason="the native extension is not built")
 
-TOLERANCE = {np.float32: 3e-6, np.float64: 2e-14, np.float16: 2e-3}
+TOLERANCE = {np.float32: 3e-6, np.float64: 2e-14, np.float16: 5e-4}
 CASES = {  # x, w, stride, padding, dilation, groups
     "3x3x3": ((2, 3, 5, 6, 7), (4, 3, 3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
     "Winograd's": ((2, 8, 6, 20, 20), (9, 8, 3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1), 1),
@@ -78,3 +78,44 @@ def test_bits_do_not_depend_on_threads(case, threads):
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+# ---- max pooling
+
+POOL = {  # x, kernel, stride, padding, dilation, ceil_mode
+    "halving": ((2, 3, 6, 8, 10), (2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1), False),
+    "overlapping, padded": ((2, 2, 5, 7, 20), (3, 3, 3), (2, 1, 2), (1, 1, 1), (1, 1, 1), True),
+    "dilated": ((1, 2, 9, 8, 7), (2, 3, 2), (3, 2, 1), (1, 0, 1), (3, 2, 2), False),
+    "depth alone": ((1, 2, 7, 3, 4), (3, 1, 1), (1, 1, 1), (1, 0, 0), (1, 1, 1), False),
+}
+
+
+def pool_of(case):
+    """The shape of x and the attributes."""
+    shape, *rest = POOL[case]
+    return shape, dict(zip(("kernel", "stride", "padding", "dilation", "ceil_mode"), rest, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", POOL)
+def test_max_pool(case, dtype, isa):
+    shape, attrs = pool_of(case)
+    x = np.round(rand(*shape, dtype=dtype), 1)  # with equals
+    x.flat[::7], x.flat[3::50], x[0, 0, :3] = np.inf, np.nan, -np.inf
+    y, i = native("max_pool3d")(x, **attrs)
+    for got, want in zip((y, i), OPS["max_pool3d"].reference(np, x, **attrs), strict=True):
+        np.testing.assert_array_equal(got, want)
+    dy = rand(*y.shape, dtype=dtype)
+    dx = native("max_pool3d_grad")(dy, i, size=shape[2:], **attrs)
+    want = OPS["max_pool3d_grad"].reference(np, dy.astype(np.float64), i, size=shape[2:], **attrs)
+    assert dx.dtype == dtype
+    assert np.abs(dx - want).max() <= TOLERANCE[dtype] * np.abs(want).max()
+
+
+@pytest.mark.parametrize("case", POOL)
+def test_positions_outside_their_window_add_nothing(case):
+    shape, attrs = pool_of(case)
+    dy = rand(*native("max_pool3d")(rand(*shape, dtype=np.float64), **attrs)[0].shape, dtype=np.float64)
+    i = np.random.default_rng(0).integers(-1, np.prod(shape[2:]), dy.shape)
+    dx = native("max_pool3d_grad")(dy, i, size=shape[2:], **attrs)
+    np.testing.assert_allclose(dx, OPS["max_pool3d_grad"].reference(np, dy, i, size=shape[2:], **attrs), atol=1e-12)
