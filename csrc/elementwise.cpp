@@ -49,13 +49,6 @@ constexpr int kQuiet = 8;
 
 #if !defined(__AVX2__)
 template <Rounding How>
-DL_INLINE float rounded(float x) {
-  return How == kDown     ? __builtin_floorf(x)
-         : How == kUp     ? __builtin_ceilf(x)
-         : How == kToZero ? __builtin_truncf(x)
-                          : __builtin_rintf(x);
-}
-template <Rounding How>
 DL_INLINE double rounded(double x) {
   return How == kDown     ? __builtin_floor(x)
          : How == kUp     ? __builtin_ceil(x)
@@ -70,7 +63,7 @@ DL_INLINE vec_f32 rounded(vec_f32 x) {
 #elif defined(__AVX2__)
   return (vec_f32)_mm256_round_ps((__m256)x, How | kQuiet);
 #else
-  for (int i = 0; i < lanes<float>; ++i) x[i] = rounded<How>(float(x[i]));
+  for (int i = 0; i < lanes<float>; ++i) x[i] = float(rounded<How>(double(x[i])));
   return x;
 #endif
 }
