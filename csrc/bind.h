@@ -67,6 +67,7 @@ class Array {
   bool writeable() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_; }
   bool aligned() const { return fields_->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_; }
   bool native() const { return py::detail::array_descriptor_proxy(fields_->descr)->byteorder != '>'; }
+  bool plain() const { return contiguous() && aligned() && native(); }
   void* data() const { return fields_->data; }
 
  private:

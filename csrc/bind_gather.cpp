@@ -21,8 +21,7 @@ Positions positions(const char* name, const Array& whole, const Array& part, con
   const Index outer = product(whole, 0, axis), inner = whole.size(axis + 1), n = whole.dim(axis);
   const Index count = of_rows ? index.size() : index.ndim() == whole.ndim() ? index.dim(axis) : 0;
   for (const Array* a : {&whole, &part, &index})
-    if (!a->contiguous() || !a->aligned() || !a->native())
-      throw py::value_error(std::string(name) + ": expected contiguous arrays");
+    if (!a->plain()) throw py::value_error(std::string(name) + ": expected contiguous arrays");
   if (index.type() != kInt64) throw py::type_error(std::string(name) + ": expected int64 indices");
   require(part.size() == outer * count * inner && (of_rows || index.size() == part.size()), "gather: sizes differ");
   const auto* at = static_cast<const long long*>(index.data());
@@ -49,8 +48,7 @@ void scatter_add(bool of_rows, const py::object& source, const py::object& index
   const Array x(source.is_none() ? target.ptr() : source.ptr(), name);
   if ((y.type() != kFloat32 && y.type() != kFloat64) || u.type() != y.type() || x.type() != y.type())
     throw py::type_error("scatter_add: expected arrays of one dtype, float32 or float64");
-  require(x.size() == y.size() && x.contiguous() && x.aligned() && x.native() && y.writeable(),
-          "scatter_add: x and out differ");
+  require(x.size() == y.size() && x.plain() && y.writeable(), "scatter_add: x and out differ");
   const GatherKernels::Of& k = y.type() == kFloat32 ? kernels().gather.f32 : kernels().gather.f64;
   const auto run = of_rows ? k.add_rows : k.add_elements;
   unlocked_if_large(y.size() + u.size(), [&] { run(p, source.is_none() ? nullptr : x.data(), u.data(), y.data()); });

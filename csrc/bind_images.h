@@ -26,7 +26,7 @@ inline Array operand(const Require& require, PyObject* object, int ndim) {
   const Array x(object, require.op());
   require(x.ndim() == ndim, "wrong number of dimensions");
   require(x.type() == kFloat32 || x.type() == kFloat64, "expected float32 or float64");
-  require(x.native() && x.aligned() && x.contiguous(), "expected contiguous, aligned arrays in native byte order");
+  require(x.plain(), "expected contiguous, aligned arrays in native byte order");
   return x;
 }
 

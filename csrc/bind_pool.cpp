@@ -12,8 +12,7 @@ Array positions(PyObject* object) {
   const int type = i.type();
   require((type == py::detail::npy_api::NPY_LONG_ && sizeof(long) == 8) || type == py::detail::npy_api::NPY_LONGLONG_,
           "expected positions of dtype int64");
-  require(i.ndim() == 4 && i.native() && i.aligned() && i.contiguous(),
-          "expected contiguous, aligned positions[N,C,P,Q]");
+  require(i.ndim() == 4 && i.plain(), "expected contiguous, aligned positions[N,C,P,Q]");
   return i;
 }
 

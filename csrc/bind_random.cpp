@@ -7,9 +7,7 @@ namespace {
 
 using Key = RandomKernels::Key;
 
-void require_plain(const Array& out) {
-  require(out.native() && out.aligned() && out.contiguous() && out.writeable(), "random: expected a contiguous array");
-}
+void require_plain(const Array& out) { require(out.plain() && out.writeable(), "random: expected a contiguous array"); }
 
 const RandomKernels::Of& kernels_for(const Array& out) {
   require(out.type() == kFloat32 || out.type() == kFloat64, "random: expected float32 or float64");
@@ -40,8 +38,7 @@ void integers(std::uint64_t seed, std::uint64_t stream, py::handle target, std::
 void dropout(std::uint64_t seed, std::uint64_t stream, py::handle source, py::handle target, float p, double scale) {
   const Array x(source.ptr(), "dropout"), out(target.ptr(), "dropout");
   const auto& k = kernels_for(out);
-  require(x.type() == out.type() && x.size() == out.size() && x.native() && x.aligned() && x.contiguous(),
-          "dropout: x and out differ");
+  require(x.type() == out.type() && x.size() == out.size() && x.plain(), "dropout: x and out differ");
   unlocked_if_large(out.size(), [&] { k.dropout(out.size(), Key{seed, stream}, x.data(), p, scale, out.data()); });
 }
 

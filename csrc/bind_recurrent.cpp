@@ -58,8 +58,7 @@ class Sizes {
   T* memory(const Object& array, const std::array<Index, D>& shape) const {
     if (array.is_none()) return nullptr;
     const Array x(array.ptr(), name_);
-    check(x.type() == states_.type() && x.contiguous() && x.aligned() && x.native(),
-          "expected contiguous arrays of one dtype");
+    check(x.type() == states_.type() && x.plain(), "expected contiguous arrays of one dtype");
     check(x.ndim() == int(D) && std::equal(shape.begin(), shape.end(), x.dims()), "an array has the wrong shape");
     check(std::is_const_v<T> || x.writeable(), "a result is read-only");
     return static_cast<T*>(x.data());
@@ -68,8 +67,7 @@ class Sizes {
   const long long* counts(const Object& lengths) const {
     if (lengths.is_none()) return nullptr;
     const Array x(lengths.ptr(), name_);
-    check(x.type() == kInt64 && x.contiguous() && x.aligned() && x.native() && x.ndim() == 1 &&
-              x.dim(0) == states_.dim(1),
+    check(x.type() == kInt64 && x.plain() && x.ndim() == 1 && x.dim(0) == states_.dim(1),
           "expected contiguous int64 lengths[N]");
     return static_cast<const long long*>(x.data());
   }

@@ -19,8 +19,6 @@ Running kind_of(PyObject* name) {
   throw py::value_error("scan: kind must be one of sum, product, linear");
 }
 
-bool plain(const Array& x) { return x.contiguous() && x.aligned() && x.native(); }
-
 bool alike(const Array& a, const Array& x) {
   bool same = a.type() == x.type() && a.ndim() == x.ndim();
   for (int i = 0; same && i < a.ndim(); ++i) same = a.dim(i) == x.dim(i);
@@ -34,14 +32,14 @@ PyObject* run(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const long axis = PyLong_AsLong(args[3]);
     if (axis == -1 && PyErr_Occurred()) throw py::error_already_set();
     require(axis >= 0 && axis < x.ndim(), "scan: no such axis");
-    require(plain(x), "scan: expected arrays in row-major order");
+    require(x.plain(), "scan: expected arrays in row-major order");
     Scan s{kind_of(args[0]),   type_of(x), 1,        x.dim(int(axis)), x.size(int(axis) + 1),
            args[4] == Py_True, nullptr,    x.data(), nullptr};
     for (int i = 0; i < axis; ++i) s.outer *= x.dim(i);
     require((s.kind == Running::linear) == (args[1] != Py_None), "scan: factors are for linear scans");
     if (args[1] != Py_None) {
       const Array a(args[1], "scan");
-      require(plain(a) && alike(a, x), "scan: expected two arrays of one shape and dtype");
+      require(a.plain() && alike(a, x), "scan: expected two arrays of one shape and dtype");
       require(s.type != ScanType::i64, "scan: linear scans are of floats");
       s.a = a.data();
     }

@@ -70,8 +70,7 @@ CrossEntropy problem(const char* name, const Array& logits, const py::object& la
                      double smoothing, const std::string& reduction) {
   const Rows size(logits, name);
   const Array of(labels.ptr(), name);
-  if (of.type() != kInt64 || !of.contiguous() || !of.native() || !of.aligned() || logits.ndim() != 2 ||
-      of.size() != logits.dim(0))
+  if (of.type() != kInt64 || !of.plain() || logits.ndim() != 2 || of.size() != logits.dim(0))
     throw py::value_error(std::string(name) + ": expected logits[N,C] and contiguous int64 labels[N]");
   require(reduction == "none" || reduction == "mean" || reduction == "sum", "cross_entropy: unknown reduction");
   const Mean kind = reduction == "none" ? Mean::none : reduction == "mean" ? Mean::mean : Mean::sum;
@@ -81,8 +80,7 @@ CrossEntropy problem(const char* name, const Array& logits, const py::object& la
 
 bool are_labels(const py::object& labels, long long classes) {
   const Array of(labels.ptr(), "are_labels");
-  if (of.type() != kInt64 || !of.contiguous() || !of.native() || !of.aligned())
-    throw py::type_error("are_labels: expected contiguous int64 labels");
+  if (of.type() != kInt64 || !of.plain()) throw py::type_error("are_labels: expected contiguous int64 labels");
   const auto* at = static_cast<const long long*>(of.data());
   bool all = true;
   for (Index i = 0; i < of.size(); ++i) all = all && at[i] >= 0 && at[i] < classes;
@@ -107,7 +105,7 @@ py::object cross_entropy_grad(const py::object& g_lse, const py::object& g_loss,
   const Array x(logits.ptr(), name), to_lse(g_lse.ptr(), name), to_loss(g_loss.ptr(), name), known(lse.ptr(), name);
   CrossEntropyGrad p{problem(name, x, labels, ignored, smoothing, reduction), to_lse.data(), to_loss.data(), nullptr};
   for (const Array* a : {&to_lse, &to_loss, &known})
-    if (a->type() != x.type() || !a->contiguous() || !a->aligned() || !a->native())
+    if (a->type() != x.type() || !a->plain())
       throw py::type_error(std::string(name) + ": expected contiguous arrays of one dtype");
   require(to_lse.size() == p.of.rows && known.size() == p.of.rows &&
               to_loss.size() == (p.of.reduction == Mean::none ? p.of.rows : 1),

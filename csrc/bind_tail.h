@@ -38,7 +38,7 @@ class TailArguments {
   }
   static char* like(const Array& result, PyObject* object) {
     const Array x(object, "then");
-    bool same = x.type() == result.type() && x.native() && x.aligned() && x.contiguous() && x.ndim() == result.ndim();
+    bool same = x.type() == result.type() && x.plain() && x.ndim() == result.ndim();
     for (int i = 0; same && i < x.ndim(); ++i) same = x.dim(i) == result.dim(i);
     require(same, "then: expected contiguous arrays of the shape and dtype of the result");
     return static_cast<char*>(x.data());

@@ -66,10 +66,8 @@ class Scanner {
     if (s_.inner > 1) return by_columns();
     std::vector<S> states(std::size_t(s_.outer * pieces_), S(F::first));
     if (pieces_ > 1) find_states(states);
-    each_group([&](Index k, const Line* lines, int count) {
-      if (count == kTogether) return advance<kTogether, true>(lines, &states[std::size_t(k)]);
-      for (int u = 0; u < count; ++u) advance<1, true>(lines + u, &states[std::size_t(k + u)]);
-    });
+    each_group(
+        [&](Index k, const Line* lines, int count) { advance_all<true>(lines, count, &states[std::size_t(k)]); });
   }
 
  private:
@@ -78,7 +76,7 @@ class Scanner {
     return {row * s_.length + (s_.reverse ? s_.length - 1 - done : done), std::min(most_, s_.length - done)};
   }
 
-  // f(number of the first, lines, how many) of all lines, kTogether of one size at a time or fewer.
+  // f(number of the first, lines, how many) of all lines, kTogether of one size at a time or one.
   template <class G>
   void each_group(const G& f) const {
     const Index all = s_.outer * pieces_;
@@ -110,19 +108,21 @@ class Scanner {
     std::copy(own, own + N, states);
   }
 
+  template <bool Store>
+  void advance_all(const Line* lines, int count, S* states) const {
+    count == kTogether ? advance<kTogether, Store>(lines, states) : advance<1, Store>(lines, states);
+  }
+
   S next(S state, Index i) const { return F::next(state, F::kFactor ? S(a_[i]) : S(1), S(x_[i])); }
 
   // The states before all pieces, from what each piece makes of the first one: factor * state + x for linear ones.
   void find_states(std::vector<S>& states) const {
     std::vector<S> factors(states.size(), S(1));
     each_group([&](Index k, const Line* lines, int count) {
-      if (count == kTogether) advance<kTogether, false>(lines, &states[std::size_t(k)]);
-      for (int u = 0; u < count; ++u) {
-        if (count < kTogether) advance<1, false>(lines + u, &states[std::size_t(k + u)]);
-        if constexpr (F::kFactor)
-          for (Index t = 0; t < lines[u].size; ++t)
-            factors[std::size_t(k + u)] *= S(a_[lines[u].first + (s_.reverse ? -t : t)]);
-      }
+      advance_all<false>(lines, count, &states[std::size_t(k)]);
+      for (int u = 0; F::kFactor && u < count; ++u)
+        for (Index t = 0; t < lines[u].size; ++t)
+          factors[std::size_t(k + u)] *= S(a_[lines[u].first + (s_.reverse ? -t : t)]);
     });
     for (Index row = 0; row < s_.outer; ++row) {
       S state = F::first;

@@ -119,6 +119,7 @@ __attribute__((noinline)) vec<T> lane_by_lane(vec<T> x, T (*f)(T)) {
   for (T& v : lane) v = f(v);
   return load(lane);
 }
+
 // Whether all lanes are at most `bound`; NaN is not.
 DL_INLINE bool all_up_to(vec_f32 x, float bound) {
 #if defined(__AVX512F__)

@@ -94,19 +94,27 @@ def test_positions_beyond_32_bits_are_refused(index, shown):
         result.numpy()
 
 
-def test_a_gradient_skips_what_was_refused():
+@pytest.fixture
+def no_sites():
+    """No op has a record yet: of two that refuse, the first to run is the first to be named."""
+    driver = dispatch.get_backend("sim").driver
+    driver.refusals.check()
+    driver.refusals._sites.clear()
+
+
+def test_a_gradient_skips_what_was_refused(no_sites):
     x = tensor(X).detach(requires_grad=True)
     dl.take(x, tensor([0, 3, -7])).sum().backward()
-    with pytest.raises(IndexRangeError, match=r"(take|index_add): index 3"):
+    with pytest.raises(IndexRangeError, match="take: index 3"):
         x.grad.numpy()
     np.testing.assert_array_equal(x.grad.numpy()[:, 0], [1, 0, 0])
 
 
 @pytest.mark.parametrize(("row", "column"), [(3, 0), (0, 4)])
-def test_a_gradient_of_an_index_skips_what_was_refused(row, column):
+def test_a_gradient_of_an_index_skips_what_was_refused(row, column, no_sites):
     x = tensor(X).detach(requires_grad=True)
     x[tensor([0, row, 1]), tensor([0, column, 0])].sum().backward()
-    with pytest.raises(IndexRangeError, match=rf"(getitem|getitem_grad): index {row or column}"):
+    with pytest.raises(IndexRangeError, match=f"getitem: index {row or column}"):
         x.grad.numpy()
     np.testing.assert_array_equal(x.grad.numpy(), [[1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
 

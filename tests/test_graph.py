@@ -403,13 +403,19 @@ def test_the_gradient_of_a_chain():
 # ---- the short way into a program
 
 
-def test_the_short_way_looks_at_arguments_and_tensors_outside():
+@pytest.fixture
+def extension():
+    """The extension that default devices run programs with."""
+    dl.default_backend()
+    if recording.native is None:
+        pytest.skip("there is no extension")
+
+
+def test_the_short_way_looks_at_arguments_and_tensors_outside(extension):
     w = dl.tensor([2.0], requires_grad=True)
     f = dl.capture(lambda x, y: x * w + y)
     x, y = dl.tensor([1.0]), dl.tensor([10.0])
     assert f(x, y).item() == 12
-    if recording.native is None:
-        pytest.skip("there is no extension")
     assert f._quick(x, y).item() == 12
     missed = [(x, x), (x, y.reshape(1, 1)), (x, dl.tensor([1.0], "float64")), (x, 1.0)]
     missed += [(x, dl.tensor([1.0], requires_grad=True)), (x, y * w), (x, dl.tensor([1.0], device="numpy"))]
@@ -473,8 +479,8 @@ def way(request, monkeypatch):
     """Programs run by their text, or in one call of the extension."""
     if request.param == "text":
         monkeypatch.setattr(recording, "native", None)
-    elif recording.native is None:
-        pytest.skip("there is no extension")
+    else:
+        request.getfixturevalue("extension")
 
 
 def test_a_program_has_the_bits_of_eager_steps_either_way(way):
@@ -546,10 +552,8 @@ def test_a_captured_step_that_names_itself_is_collected(way):
     assert model() is None
 
 
-def test_kinds_of_arguments_that_take_turns_go_the_short_way():
+def test_kinds_of_arguments_that_take_turns_go_the_short_way(extension):
     f = dl.capture(lambda x: x + 1)
-    if recording.native is None:
-        pytest.skip("there is no extension")
     for _ in range(2):
         for size in (2, 3):
             x = dl.ones(size)
@@ -566,9 +570,7 @@ def test_kinds_of_arguments_that_take_turns_go_the_short_way():
         ([(len,)], [[1]], "a tuple of 6"),
     ],
 )
-def test_the_extension_refuses_lines_that_are_none(lines, given, message):
-    if recording.native is None:
-        pytest.skip("there is no extension")
+def test_the_extension_refuses_lines_that_are_none(lines, given, message, extension):
     with pytest.raises(TypeError, match=message):
         recording.native.program(lines, [0], [1])(given)
 

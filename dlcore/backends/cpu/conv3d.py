@@ -13,12 +13,13 @@ from dlcore.backends.cpu.cast import cast, widened
 from dlcore.backends.cpu.conv import ready, refuse
 from dlcore.dispatch import Call, choose, get_backend, implement
 from dlcore.op import OPS
+from dlcore.ops import window
 from dlcore.signature import Shape
 
 Array = np.ndarray[Any, Any]
 
 
-def _flat(attrs: dict[str, Any]) -> dict[str, Any]:
+def flat(attrs: dict[str, Any]) -> dict[str, Any]:
     """The attributes of the 2-d op: those of all axes but depth."""
     return {name: value[1:] if isinstance(value, tuple) else value for name, value in attrs.items()}
 
@@ -39,8 +40,9 @@ def _chosen(name: str, shapes: tuple[Shape | None, ...], dtype: Any, attrs: tupl
 def _images(x: Array, planes: int, depth: int, stride: int, padding: int, dilation: int) -> Array:
     """`x[N,C,D,H,W] -> [N*R,C*KD,H,W]`: for each of R = `planes`, the KD = `depth` planes that it sees."""
     n, c, d, h, w = x.shape
-    wide = x if padding == 0 else _zeros((n, c, d + 2 * padding, h, w), x.dtype)
+    wide = x
     if padding:
+        wide = zeros((n, c, d + 2 * padding, h, w), x.dtype)
         wide[:, :, padding : padding + d] = x
     sn, sc, sd, *rest = wide.strides
     seen = as_strided(wide, (n, planes, c, depth, h, w), (sn, stride * sd, sc, dilation * sd, *rest), writeable=False)
@@ -48,9 +50,9 @@ def _images(x: Array, planes: int, depth: int, stride: int, padding: int, dilati
     return images.reshape(n * planes, c * depth, h, w)
 
 
-def _zeros(shape: Shape, dtype: Any) -> Array:
-    out: Array = _C.empty(shape, dtype)  # of memory from the cache, where NumPy takes fresh pages
-    out.fill(0)
+def zeros(shape: Shape, dtype: Any) -> Array:
+    """Of memory from the cache, where NumPy takes fresh pages."""
+    out: Array = get_backend("cpu").full(shape, 0, dtype)
     return out
 
 
@@ -61,6 +63,11 @@ def _planes(y: Array) -> Array:
     return planes.reshape(n * r, o, p, q)
 
 
+def of_depth(attrs: dict[str, Any]) -> tuple[int, int, int]:
+    """stride, padding and dilation."""
+    return attrs["stride"][0], attrs["padding"][0], attrs["dilation"][0]
+
+
 def _kernels(w: Array) -> Array:
     """`[O,CG,KD,KH,KW] -> [O,CG*KD,KH,KW]`."""
     return ready(w).reshape(w.shape[0], -1, *w.shape[3:])
@@ -69,11 +76,11 @@ def _kernels(w: Array) -> Array:
 @implement("conv3d", "cpu", "planes", refuse=refuse)
 def conv3d(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Array:
     """`x[N,C,D,H,W] w[O,C/groups,KD,KH,KW] b[O]? -> y[N,O,R,P,Q]`."""
-    stride, padding, dilation = (attrs[name][0] for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = of_depth(attrs)
     n, depth = x.shape[0], w.shape[2]
-    planes = (x.shape[2] + 2 * padding - dilation * (depth - 1) - 1) // stride + 1
+    (planes,) = window.output_sizes(x.shape[2:3], (depth,), (stride,), (padding,), (dilation,))
     images = _images(widened(x), planes, depth, stride, padding, dilation)
-    y = _run("conv2d", images, _kernels(w), None if b is None else widened(b), **_flat(attrs))
+    y = _run("conv2d", images, _kernels(w), None if b is None else widened(b), **flat(attrs))
     out: Array = _C.contiguous(y.reshape(n, planes, *y.shape[1:]).swapaxes(1, 2))
     return cast(out, x.dtype)
 
@@ -81,11 +88,11 @@ def conv3d(x: Array, w: Array, b: Array | None = None, **attrs: Any) -> Array:
 @implement("conv3d_dx", "cpu", "planes", refuse=refuse)
 def conv3d_dx(dy: Array, w: Array, *, size: Shape, **attrs: Any) -> Array:
     """`dy[N,O,R,P,Q] w[O,C/groups,KD,KH,KW] -> dx[N,C,D,H,W]`, `size` being (D, H, W)."""
-    stride, padding, dilation = (attrs[name][0] for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = of_depth(attrs)
     n, planes, depth = dy.shape[0], dy.shape[2], w.shape[2]
-    parts = _run("conv2d_dx", _planes(widened(dy)), _kernels(w), size=size[1:], **_flat(attrs))
+    parts = _run("conv2d_dx", _planes(widened(dy)), _kernels(w), size=size[1:], **flat(attrs))
     parts = parts.reshape(n, planes, -1, depth, *size[1:])
-    wide = _zeros((n, parts.shape[2], size[0] + 2 * padding, *size[1:]), parts.dtype)
+    wide = zeros((n, parts.shape[2], size[0] + 2 * padding, *size[1:]), parts.dtype)
     for k in range(depth):
         seen = slice(k * dilation, k * dilation + (planes - 1) * stride + 1, stride)
         wide[:, :, seen] += parts[:, :, :, k].swapaxes(1, 2)
@@ -95,7 +102,7 @@ def conv3d_dx(dy: Array, w: Array, *, size: Shape, **attrs: Any) -> Array:
 @implement("conv3d_dw", "cpu", "planes", refuse=refuse)
 def conv3d_dw(dy: Array, x: Array, *, kernel: Shape, **attrs: Any) -> Array:
     """`dy[N,O,R,P,Q] x[N,C,D,H,W] -> dw[O,C/groups,KD,KH,KW]`, `kernel` being (KD, KH, KW)."""
-    stride, padding, dilation = (attrs[name][0] for name in ("stride", "padding", "dilation"))
+    stride, padding, dilation = of_depth(attrs)
     images = _images(widened(x), dy.shape[2], kernel[0], stride, padding, dilation)
-    dw = _run("conv2d_dw", _planes(widened(dy)), images, kernel=kernel[1:], **_flat(attrs))
+    dw = _run("conv2d_dw", _planes(widened(dy)), images, kernel=kernel[1:], **flat(attrs))
     return cast(dw.reshape(dy.shape[1], -1, *kernel), x.dtype)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dlcore import _C
 from dlcore.backends.cpu.cast import cast, widened
+from dlcore.backends.cpu.conv3d import flat, of_depth, zeros
 from dlcore.backends.cpu.pool import max_pool2d, max_pool2d_grad, refuse
 from dlcore.dispatch import implement
 from dlcore.ops import window
@@ -22,24 +23,22 @@ def _merged(x: Array) -> Array:
     return dense.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-def _along(planes: int, k: int, stride: Shape, padding: Shape, dilation: Shape) -> Array:
+def _along(planes: int, k: int, attrs: dict[str, Any]) -> Array:
     """The depth that tap k of each of so many windows sees; perhaps outside."""
-    depths: Array = np.arange(planes) * stride[0] - padding[0] + k * dilation[0]
+    stride, padding, dilation = of_depth(attrs)
+    depths: Array = np.arange(planes) * stride - padding + k * dilation
     return depths
 
 
 @implement("max_pool3d", "cpu", "planes", refuse=refuse)
-def max_pool3d(
-    x: Array, *, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool = False
-) -> tuple[Array, Array]:
+def max_pool3d(x: Array, **attrs: Any) -> tuple[Array, Array]:
     """`x[N,C,D,H,W] -> y[N,C,R,P,Q] i[N,C,R,P,Q]`. Of equals the first wins, and NaN beats all."""
     n, c, size = x.shape[0], x.shape[1], x.shape[2:]
-    out = window.output_sizes(size, kernel, stride, padding, dilation, ceil_mode)
-    flat = {"kernel": kernel[1:], "stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:]}
-    y, i = (part.reshape(n, c, -1, *out[1:]) for part in max_pool2d(_merged(x), ceil_mode=ceil_mode, **flat))
+    out = window.output_sizes(size, **attrs)
+    y, i = (part.reshape(n, c, -1, *out[1:]) for part in max_pool2d(_merged(x), **flat(attrs)))
     best, index = np.zeros((n, c, *out), x.dtype), np.full((n, c, *out), -1)
-    for k in range(kernel[0]):
-        depths = _along(out[0], k, stride, padding, dilation)
+    for k in range(attrs["kernel"][0]):
+        depths = _along(out[0], k, attrs)
         inside = ((depths >= 0) & (depths < size[0]))[:, None, None]
         depths = np.clip(depths, 0, size[0] - 1)
         value = y[:, :, depths]
@@ -50,19 +49,15 @@ def max_pool3d(
 
 
 @implement("max_pool3d_grad", "cpu", "planes", refuse=refuse)
-def max_pool3d_grad(
-    dy: Array, i: Array, *, size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape,
-    ceil_mode: bool = False,
-) -> Array:  # fmt: skip
+def max_pool3d_grad(dy: Array, i: Array, *, size: Shape, **attrs: Any) -> Array:
     """`dy[N,C,R,P,Q] i[N,C,R,P,Q] -> dx[N,C,D,H,W]`, `size` being (D, H, W); 16-bit floats are added in float32."""
     wide, planes = widened(dy), dy.shape[2]
-    dx = np.zeros((*dy.shape[:2], *size), wide.dtype)
+    dx = zeros((*dy.shape[:2], *size), wide.dtype)
     depth, place = np.divmod(i, size[1] * size[2])
-    flat = {"kernel": kernel[1:], "stride": stride[1:], "padding": padding[1:], "dilation": dilation[1:]}
-    for k in range(kernel[0]):
-        depths = _along(planes, k, stride, padding, dilation)
+    for k in range(attrs["kernel"][0]):
+        depths = _along(planes, k, attrs)
         inside = (depths >= 0) & (depths < size[0])
         here = np.where(depth == depths[:, None, None], place, -1)[:, :, inside]
-        part = max_pool2d_grad(_merged(wide[:, :, inside]), _merged(here), size=size[1:], **flat)
+        part = max_pool2d_grad(_merged(wide[:, :, inside]), _merged(here), size=size[1:], **flat(attrs))
         dx[:, :, depths[inside]] += part.reshape(*dy.shape[:2], -1, *size[1:])
     return cast(dx, dy.dtype)

@@ -64,7 +64,8 @@ def permutation(key: Array, *, size: int) -> Array:
 @implement("bernoulli", "cpu", refuse=refuse_all_but_f32_f64)
 def bernoulli(p: Array, key: Array) -> Array:
     """1 with probability p, else 0."""
-    return cast(_C.less(uniform(key, shape=p.shape, dtype=dtypes.float32).astype(p.dtype, copy=False), p), p.dtype)
+    u = uniform(key, shape=p.shape, dtype=dtypes.float32)
+    return cast(_C.less(cast(u, p.dtype), p), p.dtype)
 
 
 @implement("dropout", "cpu", refuse=refuse_all_but_f32_f64)
